@@ -1,0 +1,1 @@
+"""Facts as data: models and devices that people name, each row with its sources and date."""

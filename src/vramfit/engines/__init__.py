@@ -1,0 +1,1 @@
+"""Profiles of engines by version, each fact with its source; ``find_profile`` picks one."""

@@ -1,0 +1,31 @@
+"""An idealised runtime: what any well-made server needs, and nothing that only one of them adds.
+
+Flash attention, a cache allocated once, latent attention cached compressed, sliding windows
+honoured, logits for the last token of each sequence, prompts processed in passes of 8192 tokens.
+"""
+
+from __future__ import annotations
+
+from vramfit.engine import EngineProfile
+
+PREFILL_CHUNK_TOKENS = 8192
+"""Tokens of one prefill pass. Source: default of ``max_num_batched_tokens`` in vLLM on large cards
+(vllm-project/vllm:vllm/engine/arg_utils.py, 0.19) and of ``chunked_prefill_size`` in SGLang 0.5."""
+
+PROFILES = (
+    EngineProfile(
+        name="generic",
+        version="1",
+        checked="a definition, not a program: vLLM's and SGLang's common behaviour",
+        attention="flash",
+        prefill_chunk_tokens=PREFILL_CHUNK_TOKENS,
+        prompt_logits=False,
+        grown_cache=False,
+        windowed_cache=True,
+        latent_cache=True,
+        experts_at_once=True,
+        not_counted=(
+            "CUDA graphs, paging and block rounding, prefix-cache bookkeeping: engine profiles know them, generic has none",
+        ),
+    ),
+)

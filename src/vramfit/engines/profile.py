@@ -1,0 +1,47 @@
+"""Which profile answers for an engine and a version."""
+
+from __future__ import annotations
+
+from vramfit.engine import EngineProfile
+from vramfit.engines import generic, transformers
+from vramfit.errors import InvalidValueError, UnknownNameError
+from vramfit.names import nearest
+
+PROFILES: dict[str, tuple[EngineProfile, ...]] = {"generic": generic.PROFILES, "transformers": transformers.PROFILES}
+"""Oldest first, per engine."""
+
+
+def find_profile(engine: str, version: str | None) -> tuple[EngineProfile, str]:
+    """Return the profile for that engine and version, and why it is this one.
+
+    Raises:
+        UnknownNameError: no profile of that engine here.
+        InvalidValueError: a version that is not numbers and dots.
+
+    >>> find_profile("transformers", "4.44.2")[0].prompt_logits
+    True
+    """
+    if engine not in PROFILES:
+        raise UnknownNameError(
+            "workload.engine", engine, nearest(engine, PROFILES), f"engines known here: {', '.join(PROFILES)}"
+        )
+    profiles = PROFILES[engine]
+    if version is None:
+        return profiles[-1], f"newest profile known ({profiles[-1].version})"
+    wanted = _parts(version)
+    suitable = [p for p in profiles if _parts(p.version) <= wanted]
+    if not suitable:
+        return profiles[0], f"{version} is older than every profile: nearest ({profiles[0].version})"
+    return suitable[-1], f"facts of {suitable[-1].version} and later"
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    """Split ``"4.45.2"`` into numbers; a suffix such as ``rc1`` or ``.post1`` is left aside."""
+    parts: list[int] = []
+    for part in version[:40].split("."):
+        if not part.isascii() or not part.isdigit():
+            break
+        parts.append(int(part))
+    if not parts:
+        raise InvalidValueError("workload.engine_version", version, 'a version such as "4.57.1"')
+    return tuple(parts)

@@ -1,0 +1,143 @@
+"""The way of the data, in one file: understand, cut, count, sum over time. Read this first.
+
+    config.json --read--> ModelSpec --cut by Plan--> Shard --formulas--> Breakdown --against Device--> Fit
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from vramfit.device import Device
+from vramfit.engine import EngineProfile
+from vramfit.memory.activations import activations
+from vramfit.memory.kv_cache import growth, kv_cache, layer_kind, model_bytes_per_token
+from vramfit.memory.logits import last_hidden, logits
+from vramfit.memory.recurrent_state import recurrent_state
+from vramfit.memory.runtime import allocator_rounding, runtime
+from vramfit.memory.weights import staging, weight_bytes, weights
+from vramfit.parallel import shards
+from vramfit.request import Inference, Plan
+from vramfit.result import Breakdown, Estimate, Item, ModelSummary
+from vramfit.shard import Shard
+from vramfit.spec import Dense, Experts, GroupedQuery, Layer, ModelSpec, layer_groups
+from vramfit.understand import Understood, understand
+
+Component: TypeAlias = Callable[[Shard, Inference, EngineProfile], Iterable[Item]]
+
+COMPONENTS: tuple[Component, ...] = (
+    weights,
+    staging,
+    kv_cache,
+    growth,
+    recurrent_state,
+    activations,
+    last_hidden,
+    logits,
+    allocator_rounding,
+)
+"""Everything that occupies memory because of the model; one that does not apply yields nothing."""
+
+NOT_COUNTED = (
+    "other processes and displays on the same device",
+    "inputs other than text: image, audio and video tokens",
+    "host memory",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """Items of every distinct rank of a plan, before the device adds its own."""
+
+    plan: Plan
+    ranks: tuple[tuple[Shard, tuple[Item, ...]], ...]
+
+
+def count(understood: Understood, plan: Plan) -> Counted:
+    """Cut the model and count what each distinct rank holds, whatever the device."""
+    ranks = []
+    for shard in shards(understood.model, plan):
+        items = [
+            item for component in COMPONENTS for item in component(shard, understood.workload, understood.engine)
+        ]
+        ranks.append((shard, tuple(items)))
+    return Counted(plan=plan, ranks=tuple(ranks))
+
+
+def breakdowns(counted: Counted, device: Device | None) -> tuple[Breakdown, ...]:
+    """Add what the process takes on that device; one breakdown per distinct rank."""
+    return tuple(
+        Breakdown(rank=shard.label, num_ranks=shard.num_ranks, items=(*items, *runtime(shard, device)))
+        for shard, items in counted.ranks
+    )
+
+
+def estimate(model: ModelSpec, workload: Inference, plan: Plan | None = None, device: Device | None = None) -> Estimate:
+    """Return what each rank of the plan holds over time, and why.
+
+    Sizes of the workload may be integer arrays; the items' bytes are then arrays too.
+
+    Args:
+        model: as ``read_model`` returns it.
+        workload: what the model is to do; open fields are decided and listed in ``choices``.
+        plan: how it is cut over devices; None = one device.
+        device: decides the CUDA context and library workspaces; None = as on the largest known card.
+
+    Raises:
+        VramfitError: a workload or plan that is impossible for this model.
+    """
+    understood = understand(model, workload)
+    return summarise(understood, breakdowns(count(understood, plan or Plan()), device))
+
+
+def summarise(understood: Understood, ranks: tuple[Breakdown, ...]) -> Estimate:
+    """Put the breakdowns together with the model and the request as understood."""
+    model = understood.model
+    return Estimate(
+        model=ModelSummary(
+            name=model.name,
+            family=model.family,
+            parameters=model.num_parameters,
+            active_parameters=model.num_active_parameters,
+            layers=_kinds(model),
+            evidence=model.evidence,
+        ),
+        weights_bytes=weight_bytes(model),
+        kv_bytes_per_token=model_bytes_per_token(model, understood.workload, latent=understood.engine.latent_cache),
+        choices=understood.choices,
+        breakdowns=ranks,
+        not_counted=(*NOT_COUNTED, *understood.engine.not_counted, *_left_out(model)),
+        assumptions=understood.assumptions,
+    )
+
+
+def _kinds(model: ModelSpec) -> dict[str, int]:
+    """Count the layers of each kind."""
+    kinds: Tally[str] = Tally()
+    for layer, times in layer_groups(model.layers):
+        kinds[layer_name(layer)] += times
+    return dict(kinds)
+
+
+def layer_name(layer: Layer) -> str:
+    """Name a kind of layer for people.
+
+    >>> layer_name(Layer(attention=None, feed_forward=Dense(intermediate_size=4), tensors=()))
+    'dense'
+    """
+    mixes = None if layer.attention is None else layer_kind(layer).replace("_", " ")
+    if isinstance(layer.attention, GroupedQuery) and layer.attention.window_tokens is not None:
+        mixes = f"sliding window {layer.attention.window_tokens:,}"
+    transforms = {Dense: "dense", Experts: "experts"}.get(type(layer.feed_forward))
+    return " + ".join(part for part in (mixes, transforms) if part)
+
+
+def _left_out(model: ModelSpec) -> tuple[str, ...]:
+    """Name the parts of the checkpoint that a plain load leaves on disk."""
+    return tuple(
+        f"{part.name}: {part.num_parameters:,} parameters, loaded only when asked for"
+        for part in model.parts
+        if not part.resident
+    )

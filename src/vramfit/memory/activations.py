@@ -1,0 +1,199 @@
+"""Activations: the tensors of one forward pass that live together at its widest moment.
+
+Without gradients a layer's tensors die as soon as they are used, so the peak is one layer's,
+not the sum. It lies either in the feed-forward network or in the attention of the widest layer.
+Counted are the variables that an eager PyTorch implementation keeps alive, per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import reduce
+
+from vramfit.engine import EngineProfile
+from vramfit.memory.weights import largest_quantised
+from vramfit.request import Inference
+from vramfit.result import Basis, Item, Phase
+from vramfit.shard import Shard
+from vramfit.spec import Dense, Experts, GroupedQuery, Latent, Layer, LinearAttention, StateSpace
+from vramfit.units import Size, ceil_div, is_array, larger, smaller
+
+_SOURCE = (
+    "variables alive in huggingface/transformers:src/transformers/models/llama/modeling_llama.py; agrees with the "
+    "published peaks of Qwen2.5-0.5B to 32B at 30,720 tokens within 1 % (QwenLM speed benchmark, transformers 4.46)"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Width:
+    """Elements per token that live together in one place of a layer."""
+
+    place: str
+    low: int
+    expected: int
+    high: int
+
+
+def dense_width(hidden_size: int, facts: Dense) -> Width:
+    """Elements per token at the widest moment of a dense feed-forward network. [elements/token]
+
+        gated:   4 * hidden_size + 3 * intermediate_size
+        plain:   4 * hidden_size + 2 to 4 * intermediate_size
+
+    4: embeddings, the layer's input, the residual after attention, its norm. 3: activated gate, up
+    projection and their product. Plain networks hold input and output of the activation function (2);
+    one written out in Python, such as GPT-2's GELU, up to 4.
+
+    >>> dense_width(896, Dense(intermediate_size=4864)).expected
+    18176
+    """
+    h, f = hidden_size, facts.intermediate_size
+    if facts.gated:
+        return Width(place="feed-forward", low=3 * h + 2 * f, expected=4 * h + 3 * f, high=4 * h + 4 * f)
+    return Width(place="feed-forward", low=3 * h + 2 * f, expected=4 * h + 4 * f, high=4 * h + 4 * f)
+
+
+def experts_width(hidden_size: int, facts: Experts, *, at_once: bool) -> Width:
+    """Elements per token at the widest moment of a mixture of experts. [elements/token]
+
+        at once:          5 * hidden_size + k * max(hidden_size + 3 * width, 4 * hidden_size)
+        expert by expert: 5 * hidden_size + share * (2 * hidden_size + 3 * width)
+
+    k: experts per token; every token is copied once per expert it goes to. ``share``: part of all tokens
+    that the busiest expert gets: k / experts when balanced (low), all in the worst case (high); expected is
+    twice the balanced share. The shared expert's 3 * width is counted when it is the wider of the two.
+    Source: huggingface/transformers:src/transformers/integrations/moe.py, 5.23.0, grouped_mm_experts_forward.
+    """
+    h, f, k = hidden_size, facts.moe_intermediate_size, facts.num_experts_per_tok
+    gate = 3 if facts.gated else 2
+    shared = gate * facts.shared_intermediate_size
+    if at_once:
+        routed = k * max(h + gate * f, 4 * h)
+        low = k * max(h, gate * f)
+        return Width(place="experts", low=4 * h + max(low, shared), expected=5 * h + max(routed, shared), high=6 * h + routed + shared)
+    one = 2 * h + gate * f
+    balanced = ceil_div(k * one, facts.num_experts)
+    return Width(
+        place="experts",
+        low=4 * h + max(balanced, shared),
+        expected=5 * h + max(min(2 * balanced, one), shared),
+        high=6 * h + max(one, shared),
+    )
+
+
+def attention_width(hidden_size: int, layer: Layer) -> Width:
+    """Elements per token at the widest moment of a layer's attention, without score matrices. [elements/token]
+
+        grouped query:     3 * hidden + 4 * heads * head_dim + 2 * KV heads * head_dim
+        latent:            3 * hidden + heads * (3 * (nope + rope) + (nope + v) + v)
+        state space:       3 * hidden + 3 * inner + 2 * (inner + 2 * groups * state), inner = heads * head_dim
+        linear attention:  3 * hidden + 2 * (2 * keys + values) + 3 * values
+
+    3: embeddings, layer input, its norm. Rotary embedding holds the query, its two products and the
+    rotated copy (4). Recurrent layers are bounded loosely (high is twice expected): their scans
+    depend on the kernel in use.
+    """
+    h = hidden_size
+    match layer.attention:
+        case GroupedQuery() as a:
+            q, kv = a.num_attention_heads * a.head_dim, a.num_key_value_heads * a.head_dim
+            return Width(place="attention", low=3 * h + 2 * q + 2 * kv, expected=3 * h + 4 * q + 2 * kv, high=4 * h + 5 * q + 4 * kv)
+        case Latent() as a:
+            query = a.num_attention_heads * (a.qk_nope_head_dim + a.qk_rope_head_dim)
+            value = a.num_attention_heads * a.v_head_dim
+            up = a.num_attention_heads * (a.qk_nope_head_dim + a.v_head_dim)
+            low, expected = 3 * h + 2 * query + value, 3 * h + 3 * query + up + value
+            return Width(place="attention", low=low, expected=expected, high=expected + 2 * query)
+        case StateSpace() as a:
+            inner = a.num_heads * a.head_dim
+            mixed = inner + 2 * a.num_groups * a.state_size
+            expected = 3 * h + 3 * inner + 2 * mixed
+            return Width(place="state space", low=3 * h + inner + mixed, expected=expected, high=2 * expected)
+        case LinearAttention() as a:
+            values = a.num_value_heads * a.value_head_dim
+            mixed = 2 * a.num_key_heads * a.key_head_dim + values
+            expected = 3 * h + 2 * mixed + 3 * values
+            return Width(place="linear attention", low=3 * h + mixed + values, expected=expected, high=2 * expected)
+        case None:
+            return Width(place="attention", low=0, expected=0, high=0)
+
+
+def widest(shard: Shard, engine: EngineProfile) -> Width:
+    """Return the widest place of all layers of a rank. [elements/token]"""
+    h = shard.model.hidden_size
+    widths = []
+    for layer, _ in shard.groups:
+        widths.append(attention_width(h, layer))
+        if isinstance(layer.feed_forward, Dense):
+            widths.append(dense_width(h, layer.feed_forward))
+        if isinstance(layer.feed_forward, Experts):
+            widths.append(experts_width(h, layer.feed_forward, at_once=engine.experts_at_once))
+    top = max(widths, key=lambda w: w.expected)
+    return Width(
+        place=top.place, low=max(w.low for w in widths), expected=top.expected, high=max(w.high for w in widths)
+    )
+
+
+def score_bytes(shard: Shard, rows: Size, queries: Size, keys: Size) -> Size:
+    """Bytes of the attention matrix that eager attention writes out, one layer. [B]
+
+        heads * sequences * queries * keys * 6   (6: the masked scores in 16 bit, their softmax in fp32)
+
+    Flash and memory-efficient attention never hold it. Source: eager_attention_forward in
+    huggingface/transformers:src/transformers/models/llama/modeling_llama.py.
+    """
+    heads = max(
+        (x.attention.num_attention_heads for x, _ in shard.groups if isinstance(x.attention, GroupedQuery | Latent)),
+        default=0,
+    )
+    return heads * rows * queries * keys * 6
+
+
+def activations(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
+    """Yield the peak of a prefill pass and of a decode step. [B]
+
+        tokens in the pass * widest place of a layer * bytes per element
+
+    Tokens in the pass: all prompts, or one chunk of them where the engine chunks; one per sequence
+    in decode. Eager attention adds its score matrix; weight-only quantised formats may hold one
+    matrix in 16 bit instead of the product of the gate.
+    """
+    width = widest(shard, engine)
+    element = 4 if shard.model.scheme.plain.name == "fp32" else 2
+    tokens = workload.batch * workload.prompt_tokens
+    queries = workload.prompt_tokens
+    if engine.prefill_chunk_tokens is not None:
+        tokens = smaller(tokens, engine.prefill_chunk_tokens)
+        queries = smaller(queries, engine.prefill_chunk_tokens)
+    passes = [(Phase.PREFILL, tokens, queries, workload.prompt_tokens)]
+    if shard.model.generates:
+        passes.append((Phase.DECODE, workload.batch, 1, workload.context_tokens))
+    matrix = _unpacked_matrix(shard)
+    for phase, count, per_sequence, keys in passes:
+        scores = 0
+        if workload.attention == "eager":
+            scores = score_bytes(shard, ceil_div(count, per_sequence), per_sequence, keys)
+        low, expected, high = (count * w * element + scores for w in (width.low, width.expected, width.high))
+        shown = "tokens" if is_array(count) else f"{count:,} tokens"
+        yield Item(
+            name=f"activations/{phase.value}",
+            bytes=reduce(larger, (expected, low + matrix)),
+            low_bytes=low,
+            high_bytes=high + matrix,
+            phases=(phase,),
+            basis=Basis.DERIVED,
+            formula=f"{shown} x {width.expected:,} elements alive in the {width.place} of the widest layer x {element} B"
+            + (" + scores of eager attention" if workload.attention == "eager" else "")
+            + (f"; or one matrix unpacked to 16 bit ({matrix:,} B)" if matrix else ""),
+            source=_SOURCE,
+        )
+
+
+def _unpacked_matrix(shard: Shard) -> int:
+    """Bytes of the largest quantised matrix unpacked to the plain format, as weight-only kernels without fusion do. [B]"""
+    scheme = shard.model.scheme
+    if scheme.quantised.name not in {"nf4", "nf4-dq", "int4", "gptq-int4", "awq-int4", "mxfp4"}:
+        return 0
+    largest = largest_quantised(shard)
+    return 0 if largest is None else scheme.plain.tensor_size(largest.shape[-2:])

@@ -1,0 +1,183 @@
+"""KV cache: what attention keeps of every token of every sequence, layer by layer.
+
+Full attention keeps all tokens, sliding windows keep the last ones, latent attention keeps one
+compressed vector. State-space and linear-attention layers keep no tokens; see ``recurrent_state``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from vramfit.engine import EngineProfile
+from vramfit.formats import StorageFormat, kv_format
+from vramfit.request import Inference
+from vramfit.result import Basis, Item, Phase, exactly
+from vramfit.shard import Shard
+from vramfit.spec import GroupedQuery, Latent, Layer, ModelSpec, layer_groups
+from vramfit.units import Size, is_array, smaller
+
+_ALIVE = (Phase.PREFILL, Phase.SAMPLE, Phase.DECODE)
+
+
+def kv_bytes_per_token(attention: GroupedQuery, key: StorageFormat, value: StorageFormat) -> int:
+    """KV-cache bytes that one more token costs in one layer. [B/token]
+
+        num_key_value_heads * head_dim   elements, once for the key and once for the value
+
+    Holds until the window is full. Source: Ainslie et al. 2023, arXiv:2305.13245, sec. 2.
+    Llama 3.1 8B has 32 such layers, hence 128 KiB per token:
+
+    >>> from vramfit.formats import BF16
+    >>> layer = GroupedQuery(num_attention_heads=32, num_key_value_heads=8, head_dim=128)
+    >>> 32 * kv_bytes_per_token(layer, BF16, BF16)
+    131072
+    """
+    elements = attention.num_key_value_heads * attention.head_dim
+    return key.bytes_for(elements) + value.bytes_for(elements)
+
+
+def latent_bytes_per_token(attention: Latent, fmt: StorageFormat) -> int:
+    """Bytes that one more token costs in one layer of latent attention. [B/token]
+
+        kv_lora_rank + qk_rope_head_dim   elements, shared by all heads, hence whole on every rank
+
+    Source: DeepSeek-V2, arXiv:2405.04434, sec. 2.1.2 and 2.1.3. DeepSeek-V3 has 61 such layers:
+
+    >>> from vramfit.formats import BF16
+    >>> layer = Latent(num_attention_heads=128, kv_lora_rank=512, qk_rope_head_dim=64, qk_nope_head_dim=128, v_head_dim=128)
+    >>> 61 * latent_bytes_per_token(layer, BF16)
+    70272
+    """
+    return fmt.bytes_for(attention.kv_lora_rank + attention.qk_rope_head_dim)
+
+
+def expanded_bytes_per_token(attention: Latent, key: StorageFormat, value: StorageFormat) -> int:
+    """Bytes per token and layer when a runtime caches latent attention's expanded heads. [B/token]
+
+        num_attention_heads * (qk_nope_head_dim + qk_rope_head_dim)   elements of keys
+        num_attention_heads * v_head_dim                              elements of values
+
+    What transformers did before it cached the compressed vector
+    (huggingface/transformers:src/transformers/models/deepseek_v3/modeling_deepseek_v3.py, v4.57.1).
+
+    >>> from vramfit.formats import BF16
+    >>> layer = Latent(num_attention_heads=128, kv_lora_rank=512, qk_rope_head_dim=64, qk_nope_head_dim=128, v_head_dim=128)
+    >>> expanded_bytes_per_token(layer, BF16, BF16) // latent_bytes_per_token(layer, BF16)
+    71
+    """
+    heads = attention.num_attention_heads
+    keys = key.bytes_for(heads * (attention.qk_nope_head_dim + attention.qk_rope_head_dim))
+    return keys + value.bytes_for(heads * attention.v_head_dim)
+
+
+def token_bytes(layer: Layer, workload: Inference, *, latent: bool = True) -> int:
+    """Bytes one token of one sequence adds to the cache of this layer; 0 when it caches no tokens. [B/token]"""
+    key, value = kv_format(workload.kv_format_k or ""), kv_format(workload.kv_format_v or "")
+    match layer.attention:
+        case GroupedQuery(causal=True):
+            return kv_bytes_per_token(layer.attention, key, value)
+        case Latent() if latent:
+            return latent_bytes_per_token(layer.attention, key)
+        case Latent():
+            return expanded_bytes_per_token(layer.attention, key, value)
+        case _:
+            return 0
+
+
+def model_bytes_per_token(model: ModelSpec, workload: Inference, *, latent: bool = True) -> int:
+    """Bytes one token of one sequence adds in all layers before any window is full. [B/token]"""
+    return sum(n * token_bytes(layer, workload, latent=latent) for layer, n in layer_groups(model.layers))
+
+
+def kept_tokens(layer: Layer, context_tokens: Size, engine: EngineProfile) -> Size:
+    """Tokens of one sequence that this layer's cache holds. [tokens]
+
+        min(context, window)   when the layer has a window and the engine honours it
+
+    Source: Beltagy et al. 2020, arXiv:2004.05150 (sliding windows).
+    """
+    window = layer.attention.window_tokens if isinstance(layer.attention, GroupedQuery) else None
+    if window is None or not engine.windowed_cache:
+        return context_tokens
+    return smaller(context_tokens, window)
+
+
+def kv_cache(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
+    """Yield the cache of one rank, one item per kind of attention layer. [B]
+
+        bytes per token * tokens kept * sequences * layers
+
+    ``bytes per token`` is that of the layer's kind above; alive from prefill on.
+    """
+    context, batch = workload.context_tokens, workload.batch
+    for layer, count in shard.groups:
+        per_token = token_bytes(layer, workload, latent=engine.latent_cache)
+        if not per_token:
+            continue
+        kept = kept_tokens(layer, context, engine)
+        sizes = "tokens x sequences" if is_array(kept * batch) else f"{kept:,} tokens x {batch:,} sequences"
+        yield exactly(
+            f"kv_cache/{layer_kind(layer)}",
+            per_token * count * kept * batch,
+            _ALIVE,
+            f"{per_token:,} B per token x {count} layers x {sizes}; {_facts(layer, workload)}",
+            "arXiv:2405.04434, sec. 2.1" if isinstance(layer.attention, Latent) else "arXiv:2305.13245, sec. 2",
+            Basis.DERIVED,
+        )
+
+
+def growth(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
+    """Yield the second copy of one layer's keys while a grown cache is copied into a larger tensor. [B]
+
+        keys of the layer that caches most, once more
+
+    ``torch.cat`` of old and new keys: both live until the layer's field is overwritten; values follow
+    when the old keys are gone. Source: huggingface/transformers:src/transformers/cache_utils.py, DynamicLayer.update.
+    """
+    if not engine.grown_cache:
+        return
+    context, batch = workload.context_tokens, workload.batch
+    layers = [layer for layer, _ in shard.groups]
+    per_token = max((token_bytes(x, workload, latent=engine.latent_cache) for x in layers), default=0)
+    if per_token:
+        size = per_token // 2 * context * batch
+        yield Item(
+            name="kv_cache/growth_copy",
+            bytes=size,
+            low_bytes=0 * size,
+            high_bytes=2 * size,
+            phases=(Phase.DECODE,),
+            basis=Basis.DERIVED,
+            formula=f"{per_token // 2:,} B per token of one layer's keys, while torch.cat copies them",
+            source="huggingface/transformers:src/transformers/cache_utils.py, DynamicLayer.update",
+        )
+
+
+def layer_kind(layer: Layer) -> str:
+    """Name the kind of attention for people: ``full_attention``, ``sliding_window`` ..."""
+    match layer.attention:
+        case GroupedQuery(window_tokens=None):
+            return "full_attention"
+        case GroupedQuery():
+            return "sliding_window"
+        case Latent():
+            return "latent_attention"
+        case None:
+            return "feed_forward_only"
+        case _:
+            return "recurrent"
+
+
+def _facts(layer: Layer, workload: Inference) -> str:
+    """Say where the bytes per token come from."""
+    formats = workload.kv_format_k
+    if workload.kv_format_v != workload.kv_format_k:
+        formats = f"{workload.kv_format_k} keys, {workload.kv_format_v} values"
+    match layer.attention:
+        case GroupedQuery() as a:
+            window = "" if a.window_tokens is None else f", window {a.window_tokens:,}"
+            return f"2 x {a.num_key_value_heads} KV heads x {a.head_dim} in {formats}{window}"
+        case Latent() as a:
+            return f"{a.kv_lora_rank} + {a.qk_rope_head_dim} in {formats}, or every head expanded if the engine does so"
+        case _:
+            return ""

@@ -1,0 +1,231 @@
+"""Cuts a model into what one GPU holds.
+
+Tensor parallelism divides matrices and heads, pipeline parallelism divides the layers into
+stages. Laws: ``tp = 1, pp = 1`` is the identity; shards add up to the whole plus what is repeated.
+Source: Shoeybi et al. 2019, arXiv:1909.08053, sec. 3 (tensor); Narayanan et al. 2021, arXiv:2104.04473 (pipeline).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vramfit.errors import ImpossiblePlanError
+from vramfit.request import Plan
+from vramfit.shard import Shard
+from vramfit.spec import (
+    Attention,
+    Cut,
+    Dense,
+    Experts,
+    FeedForward,
+    GroupedQuery,
+    Latent,
+    Layer,
+    LinearAttention,
+    ModelSpec,
+    StateSpace,
+    Tensor,
+    layer_groups,
+)
+from vramfit.units import ceil_div
+
+
+def shards(model: ModelSpec, plan: Plan) -> tuple[Shard, ...]:
+    """Return one shard per distinct rank of the plan, first stage first.
+
+    Raises:
+        ImpossiblePlanError: more stages than layers, or a degree that does not divide heads or widths.
+    """
+    bounds = stage_bounds(len(model.layers), plan.pp)
+    cut = _cut_model(model, plan)
+    kinds: dict[object, Shard] = {}
+    for stage, (start, end) in enumerate(bounds):
+        piece = _stage(cut, start, end, first=stage == 0, last=stage == plan.pp - 1)
+        groups = layer_groups(piece.layers)
+        key = (piece.embeddings, groups, piece.head) if plan.pp > 1 else None
+        known = kinds.get(key)
+        ranks = plan.tp * plan.dp_replicate + (known.num_ranks if known else 0)
+        label = known.label.split(" (")[0] + f", {stage}" if known else _label(stage, plan)
+        kinds[key] = Shard(
+            label=label,
+            num_ranks=ranks,
+            model=piece,
+            first=stage == 0,
+            last=stage == plan.pp - 1,
+            num_peers=plan.tp - 1 + min(plan.pp - 1, 2),
+            groups=groups,
+        )
+    return tuple(kinds.values())
+
+
+def _label(stage: int, plan: Plan) -> str:
+    if plan.num_devices == 1:
+        return "the only rank"
+    return "every rank" if plan.pp == 1 else f"stage {stage}"
+
+
+def stage_bounds(num_layers: int, pp: int) -> tuple[tuple[int, int], ...]:
+    """Return (first, last + 1) layer of every stage.
+
+    What does not divide goes to the stages before the last, which also has the output projection
+    (as vLLM does it: vllm/distributed/utils.py, get_pp_indices).
+
+    >>> stage_bounds(10, 4)
+    ((0, 2), (2, 5), (5, 8), (8, 10))
+    """
+    if pp > num_layers:
+        raise ImpossiblePlanError(
+            f"plan.pp: {pp}: expected at most {num_layers}, the number of layers; lower pp or raise tp"
+        )
+    sizes = [num_layers // pp] * pp
+    for i in range(num_layers % pp):
+        sizes[-(i + 2)] += 1
+    ends = [sum(sizes[: i + 1]) for i in range(pp)]
+    return tuple((end - size, end) for end, size in zip(ends, sizes, strict=True))
+
+
+def _stage(model: ModelSpec, start: int, end: int, *, first: bool, last: bool) -> ModelSpec:
+    """Keep the layers of one stage; embeddings, parts and head stay with the end stages."""
+    if first and last:
+        return replace(model, parts=tuple(p for p in model.parts if p.resident))
+    head = model.head if last else ()
+    if last and model.tied:
+        head = (model.embeddings[0], *head)
+    return replace(
+        model,
+        layers=model.layers[start:end],
+        embeddings=model.embeddings if first else (),
+        head=head,
+        parts=tuple(p for p in model.parts if p.resident and first),
+    )
+
+
+def _cut_model(model: ModelSpec, plan: Plan) -> ModelSpec:
+    """Divide every matrix by the tensor-parallel degree, equal layers once."""
+    tp = plan.tp
+    if tp == 1:
+        return model
+    cut: dict[int, Layer] = {}
+    for layer in model.layers:
+        if id(layer) not in cut:
+            cut[id(layer)] = _cut_layer(layer, tp)
+    outside = tp if plan.vocab_tp else 1
+    return replace(
+        model,
+        layers=tuple(cut[id(layer)] for layer in model.layers),
+        embeddings=tuple(_cut_tensor(t, outside, None) for t in model.embeddings),
+        head=tuple(_cut_tensor(t, outside, None) for t in model.head),
+        vocab_size=ceil_div(model.vocab_size, outside),
+    )
+
+
+def _cut_layer(layer: Layer, tp: int) -> Layer:
+    return Layer(
+        attention=_cut_attention(layer.attention, tp),
+        feed_forward=_cut_feed_forward(layer.feed_forward, tp),
+        tensors=tuple(_cut_tensor(t, tp, layer.attention) for t in layer.tensors),
+    )
+
+
+def _divided(value: int, tp: int, what: str) -> int:
+    if value % tp:
+        raise ImpossiblePlanError(
+            f"plan.tp: {tp} does not divide {what} ({value}): expected a divisor; try {_divisor_below(value, tp)} "
+            "and divide the layers with pp"
+        )
+    return value // tp
+
+
+def _divisor_below(value: int, tp: int) -> int:
+    return next(d for d in range(tp, 0, -1) if value % d == 0)
+
+
+def heads_per_rank(num_key_value_heads: int, tp: int) -> int:
+    """Return the KV heads that one rank holds: at least one, repeated when there are more ranks than heads.
+
+    >>> heads_per_rank(8, 4), heads_per_rank(8, 16)
+    (2, 1)
+    """
+    if tp % num_key_value_heads and num_key_value_heads % tp:
+        raise ImpossiblePlanError(
+            f"plan.tp: {tp} and num_key_value_heads ({num_key_value_heads}): expected one to divide the other; "
+            f"try {_divisor_below(num_key_value_heads, tp)}"
+        )
+    return max(1, num_key_value_heads // tp)
+
+
+def _cut_attention(attention: Attention | None, tp: int) -> Attention | None:
+    match attention:
+        case GroupedQuery():
+            heads = _divided(attention.num_attention_heads, tp, "num_attention_heads")
+            return replace(
+                attention,
+                num_attention_heads=heads,
+                num_key_value_heads=heads_per_rank(attention.num_key_value_heads, tp),
+            )
+        case Latent():
+            return replace(
+                attention, num_attention_heads=_divided(attention.num_attention_heads, tp, "num_attention_heads")
+            )
+        case StateSpace():
+            return replace(
+                attention,
+                num_heads=_divided(attention.num_heads, tp, "state-space heads"),
+                num_groups=ceil_div(attention.num_groups, tp),
+            )
+        case LinearAttention():
+            return replace(
+                attention,
+                num_key_heads=_divided(attention.num_key_heads, tp, "linear_num_key_heads"),
+                num_value_heads=_divided(attention.num_value_heads, tp, "linear_num_value_heads"),
+            )
+        case None:
+            return None
+
+
+def _cut_feed_forward(feed_forward: FeedForward | None, tp: int) -> FeedForward | None:
+    match feed_forward:
+        case Dense():
+            return replace(
+                feed_forward, intermediate_size=_divided(feed_forward.intermediate_size, tp, "intermediate_size")
+            )
+        case Experts():
+            return replace(
+                feed_forward,
+                moe_intermediate_size=_divided(feed_forward.moe_intermediate_size, tp, "moe_intermediate_size"),
+                shared_intermediate_size=_divided(
+                    feed_forward.shared_intermediate_size, tp, "shared expert's intermediate size"
+                ),
+            )
+        case None:
+            return None
+
+
+def _cut_tensor(tensor: Tensor, tp: int, attention: Attention | None) -> Tensor:
+    """Return the tensor as one rank holds it."""
+    if tp == 1 or tensor.cut is Cut.WHOLE:
+        return tensor
+    shape = list(tensor.shape)
+    match tensor.cut:
+        case Cut.OUTPUTS:
+            shape[0] = _divided(shape[0], tp, f"outputs of {tensor.name}")
+        case Cut.INPUTS:
+            shape[-1] = _divided(shape[-1], tp, f"inputs of {tensor.name}")
+        case Cut.VOCABULARY:
+            shape[0] = ceil_div(shape[0], tp)
+        case Cut.KEY_VALUE_HEADS:
+            heads = _grouped_query(attention).num_key_value_heads
+            shape[0] = shape[0] // heads * heads_per_rank(heads, tp)
+        case Cut.QUERY_KEY_VALUE:
+            facts = _grouped_query(attention)
+            heads = facts.num_attention_heads + 2 * facts.num_key_value_heads
+            kept = facts.num_attention_heads // tp + 2 * heads_per_rank(facts.num_key_value_heads, tp)
+            shape[0] = shape[0] // heads * kept
+        case Cut.SECOND:
+            shape[1] = _divided(shape[1], tp, f"inputs of {tensor.name}")
+    return replace(tensor, shape=tuple(shape))
+
+
+def _grouped_query(attention: Attention | None) -> GroupedQuery:
+    assert isinstance(attention, GroupedQuery)
+    return attention

@@ -1,0 +1,146 @@
+"""Gemma 2 and 3: four norms a block, sliding and global layers, tied embeddings; Gemma 3 with its vision tower.
+
+Source: huggingface/transformers:src/transformers/models/gemma2/, models/gemma3/, models/siglip/.
+"""
+
+from __future__ import annotations
+
+from vramfit.formats import Role
+from vramfit.readers.families.decoder import (
+    Named,
+    Tensors,
+    attention_tensors,
+    block_norms,
+    causal_model,
+    gated_mlp,
+    head_dim,
+    kv_heads,
+    linear,
+    norm,
+    windows,
+)
+from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_LAYERS, Fields
+from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, Part, Tensor
+
+NORMS = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
+WINDOW_TOKENS = 4096
+HEAD_DIM = 256
+VOCABULARY = 262_208
+PATTERN = 6
+"""Class defaults in transformers; Gemma 3 has one global layer in six."""
+
+
+def read(fields: Fields, named: Named) -> ModelSpec:
+    """Read a Gemma 2 or 3 configuration; the multimodal ones nest text and vision."""
+    kind = fields.text("model_type")
+    if kind != "gemma3":
+        return _text(fields, named, "model.", third=kind == "gemma3_text", parts=())
+    text = fields.section("text_config")
+    hidden = text.integer("hidden_size", 2304)
+    parts = (_vision(fields.section("vision_config"), hidden),) if fields.has("vision_config") else ()
+    return _text(text, named, "language_model.model.", third=True, parts=parts)
+
+
+def _text(fields: Fields, named: Named, prefix: str, *, third: bool, parts: tuple[Part, ...]) -> ModelSpec:
+    """Read the language model; ``third`` = Gemma 3: norms on queries and keys, five sliding layers to one."""
+    hidden, width = fields.integer("hidden_size", 2304), fields.integer("intermediate_size", 9216)
+    heads = fields.integer("num_attention_heads", 8)
+    bias = fields.flag("attention_bias", default=False)
+    kv = kv_heads(fields, heads) if fields.has("num_key_value_heads") else fields.integer("num_key_value_heads", 4)
+    per_layer, kinds = _windows(fields, third=third), {}
+    for window in dict.fromkeys(per_layer):
+        facts = GroupedQuery(
+            num_attention_heads=heads,
+            num_key_value_heads=kv,
+            head_dim=head_dim(fields, hidden, heads, HEAD_DIM),
+            window_tokens=window,
+        )
+        tensors = (
+            *block_norms(hidden, NORMS),
+            *attention_tensors(facts, hidden, qkv_bias=bias, output_bias=bias, qk_norm=third),
+            *gated_mlp(hidden, width),
+        )
+        kinds[window] = Layer(attention=facts, feed_forward=Dense(intermediate_size=width), tensors=tensors)
+    return causal_model(
+        fields,
+        named,
+        tuple(kinds[w] for w in per_layer),
+        hidden_size=hidden,
+        tied=fields.flag("tie_word_embeddings", default=True),
+        prefix=prefix,
+        head_name="lm_head" if prefix == "model." else "language_model.lm_head",
+        vocab_default=VOCABULARY if third else None,
+        parts=parts,
+    )
+
+
+def _windows(fields: Fields, *, third: bool) -> tuple[int | None, ...]:
+    """Gemma 2 slides in every other layer, Gemma 3 in all but every sixth."""
+    window = fields.integer("sliding_window", WINDOW_TOKENS, largest=LARGEST_CONTEXT)
+    every = 2
+    if third:
+        name = "sliding_window_pattern" if fields.has("sliding_window_pattern") else "_sliding_window_pattern"
+        every = fields.integer(name, largest=LARGEST_LAYERS) if fields.has(name) else PATTERN
+    return windows(fields, window, tuple((i + 1) % every != 0 for i in range(fields.integer("num_hidden_layers", 26, largest=LARGEST_LAYERS))))
+
+
+def _vision(fields: Fields, text_hidden: int) -> Part:
+    """Read the SigLIP tower and the projector to the language model's width."""
+    hidden, width = fields.integer("hidden_size", 768), fields.integer("intermediate_size", 3072)
+    heads, patch = fields.integer("num_attention_heads", 12), fields.integer("patch_size", 16)
+    patches = (fields.integer("image_size", 224) // patch) ** 2
+    prefix = "vision_tower.vision_model."
+    layer = Layer(
+        attention=GroupedQuery(
+            num_attention_heads=heads, num_key_value_heads=heads, head_dim=head_dim(fields, hidden, heads), causal=False
+        ),
+        feed_forward=Dense(intermediate_size=width, gated=False),
+        tensors=_siglip_block(hidden, width),
+    )
+    return Part(
+        name="vision tower",
+        layers=(layer,) * fields.integer("num_hidden_layers", 12, largest=LARGEST_LAYERS),
+        layer_prefix=f"{prefix}encoder.layers.{{layer}}.",
+        tensors=(
+            Tensor(
+                name=f"{prefix}embeddings.patch_embedding.weight",
+                shape=(hidden, fields.integer("num_channels", 3), patch, patch),
+                role=Role.CONVOLUTION,
+            ),
+            Tensor(name=f"{prefix}embeddings.patch_embedding.bias", shape=(hidden,), role=Role.BIAS),
+            Tensor(name=f"{prefix}embeddings.position_embedding.weight", shape=(patches, hidden), role=Role.EMBEDDING),
+            *norm(f"{prefix}post_layernorm", hidden, bias=True),
+            *_pooling_head(fields, prefix, hidden, width),
+            Tensor(name="multi_modal_projector.mm_input_projection_weight", shape=(hidden, text_hidden), role=Role.LINEAR),
+            *norm("multi_modal_projector.mm_soft_emb_norm", hidden),
+        ),
+        resident=True,
+    )
+
+
+def _siglip_block(hidden: int, width: int) -> Tensors:
+    names = ("k_proj", "v_proj", "q_proj", "out_proj")
+    attention = tuple(t for n in names for t in linear(f"self_attn.{n}", hidden, hidden, Cut.WHOLE, bias=True))
+    return (
+        *norm("layer_norm1", hidden, bias=True),
+        *attention,
+        *norm("layer_norm2", hidden, bias=True),
+        *linear("mlp.fc1", width, hidden, Cut.WHOLE, bias=True),
+        *linear("mlp.fc2", hidden, width, Cut.WHOLE, bias=True),
+    )
+
+
+def _pooling_head(fields: Fields, prefix: str, hidden: int, width: int) -> Tensors:
+    """Return SigLIP's attention pooling, which Gemma 3 files switch off (``vision_use_head``: false)."""
+    if not fields.flag("vision_use_head", default=True):
+        return ()
+    head = f"{prefix}head."
+    return (
+        Tensor(name=f"{head}probe", shape=(1, 1, hidden), role=Role.EMBEDDING),
+        Tensor(name=f"{head}attention.in_proj_weight", shape=(3 * hidden, hidden), role=Role.LINEAR),
+        Tensor(name=f"{head}attention.in_proj_bias", shape=(3 * hidden,), role=Role.BIAS),
+        *linear(f"{head}attention.out_proj", hidden, hidden, Cut.WHOLE, bias=True),
+        *norm(f"{head}layernorm", hidden, bias=True),
+        *linear(f"{head}mlp.fc1", width, hidden, Cut.WHOLE, bias=True),
+        *linear(f"{head}mlp.fc2", hidden, width, Cut.WHOLE, bias=True),
+    )

@@ -1,0 +1,63 @@
+"""GPT-2: learned positions, one matrix for query, key and value, matrices stored [inputs, outputs].
+
+Source: huggingface/transformers:src/transformers/models/gpt2/. The files of 2019 leave out the
+``transformer.`` before every name.
+"""
+
+from __future__ import annotations
+
+from vramfit.errors import InvalidValueError
+from vramfit.formats import Role
+from vramfit.readers.families.decoder import Named, Tensors, norm
+from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_LAYERS, LARGEST_VOCABULARY, Fields
+from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, Tensor
+
+
+def read(fields: Fields, named: Named) -> ModelSpec:
+    """Read a GPT-2 configuration."""
+    fields.refuse("add_cross_attention", "adds a second attention to every block")
+    hidden, heads = fields.integer("n_embd", 768), fields.integer("n_head", 12)
+    if hidden % heads:
+        raise InvalidValueError("n_head", heads, f"a divisor of n_embd ({hidden})")
+    width = fields.optional("n_inner") or 4 * hidden
+    vocab = fields.integer("vocab_size", 50257, largest=LARGEST_VOCABULARY)
+    positions = fields.integer("n_positions", 1024, largest=LARGEST_CONTEXT)
+    layer = Layer(
+        attention=GroupedQuery(num_attention_heads=heads, num_key_value_heads=heads, head_dim=hidden // heads),
+        feed_forward=Dense(intermediate_size=width, gated=False),
+        tensors=(
+            *norm("ln_1", hidden, bias=True),
+            *_conv1d("attn.c_attn", hidden, 3 * hidden, Cut.INPUTS),
+            *_conv1d("attn.c_proj", hidden, hidden, Cut.OUTPUTS),
+            *norm("ln_2", hidden, bias=True),
+            *_conv1d("mlp.c_fc", hidden, width, Cut.INPUTS),
+            *_conv1d("mlp.c_proj", width, hidden, Cut.OUTPUTS),
+        ),
+    )
+    tied = fields.flag("tie_word_embeddings", default=True)
+    head = Tensor(name="lm_head.weight", shape=(vocab, hidden), role=Role.HEAD, cut=Cut.VOCABULARY)
+    return ModelSpec(
+        name=named.name,
+        family="gpt2",
+        hidden_size=hidden,
+        vocab_size=vocab,
+        max_position_embeddings=positions,
+        embeddings=(
+            Tensor(name="transformer.wte.weight", shape=(vocab, hidden), role=Role.EMBEDDING, cut=Cut.VOCABULARY),
+            Tensor(name="transformer.wpe.weight", shape=(positions, hidden), role=Role.EMBEDDING),
+        ),
+        layers=(layer,) * fields.integer("n_layer", 12, largest=LARGEST_LAYERS),
+        head=(*norm("transformer.ln_f", hidden, bias=True), *(() if tied else (head,))),
+        tied=tied,
+        layer_prefix="transformer.h.{layer}.",
+        scheme=named.scheme,
+    )
+
+
+def _conv1d(name: str, inputs: int, outputs: int, cut: Cut) -> Tensors:
+    """Return a matrix stored [inputs, outputs] and its bias: outputs are the LAST axis (``Cut.INPUTS`` divides it)."""
+    bias_cut = Cut.OUTPUTS if cut is Cut.INPUTS else Cut.WHOLE
+    return (
+        Tensor(name=f"{name}.weight", shape=(inputs, outputs), role=Role.LINEAR, cut=cut),
+        Tensor(name=f"{name}.bias", shape=(outputs,), role=Role.BIAS, cut=bias_cut),
+    )

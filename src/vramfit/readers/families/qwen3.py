@@ -1,0 +1,83 @@
+"""Qwen3 and Qwen3-MoE: norms on queries and keys; experts in all layers but those named.
+
+Source: huggingface/transformers:src/transformers/models/qwen3/ and models/qwen3_moe/.
+"""
+
+from __future__ import annotations
+
+from vramfit.readers.families.decoder import (
+    Named,
+    Tensors,
+    attention_tensors,
+    block_norms,
+    causal_model,
+    gated_mlp,
+    grouped_query,
+    routed_experts,
+    router,
+)
+from vramfit.readers.families.qwen2 import layer_windows
+from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_EXPERTS, LARGEST_LAYERS, Fields
+from vramfit.spec import Dense, Experts, FeedForward, Layer, ModelSpec
+
+HEAD_DIM = 128
+"""Class default of ``head_dim`` in Qwen3; Qwen3-MoE has none and divides."""
+
+
+def read(fields: Fields, named: Named) -> ModelSpec:
+    """Read a Qwen3 or Qwen3-MoE configuration."""
+    hidden = fields.integer("hidden_size")
+    moe = fields.text("model_type") == "qwen3_moe"
+    bias = fields.flag("attention_bias", default=False)
+    kinds: dict[object, Layer] = {}
+    layers = []
+    for i, window in enumerate(_moe_windows(fields) if moe else layer_windows(fields)):
+        sparse = moe and is_sparse(fields, i)
+        if (window, sparse) not in kinds:
+            facts = grouped_query(fields, hidden, window=window, default_dim=None if moe else HEAD_DIM)
+            feed_forward, tensors = experts(fields, hidden) if sparse else dense(fields, hidden)
+            kinds[window, sparse] = Layer(
+                attention=facts,
+                feed_forward=feed_forward,
+                tensors=(
+                    *block_norms(hidden),
+                    *attention_tensors(facts, hidden, qkv_bias=bias, output_bias=bias, qk_norm=True),
+                    *tensors,
+                ),
+            )
+        layers.append(kinds[window, sparse])
+    tied = fields.flag("tie_word_embeddings", default=False)
+    return causal_model(fields, named, tuple(layers), hidden_size=hidden, tied=tied)
+
+
+def is_sparse(fields: Fields, layer: int) -> bool:
+    """Say whether a layer has experts: every ``decoder_sparse_step``-th one that ``mlp_only_layers`` does not name."""
+    step = fields.integer("decoder_sparse_step", largest=LARGEST_LAYERS) if fields.has("decoder_sparse_step") else 1
+    return layer not in fields.integers("mlp_only_layers", LARGEST_LAYERS) and (layer + 1) % step == 0
+
+
+def dense(fields: Fields, hidden_size: int) -> tuple[FeedForward, Tensors]:
+    """Return the dense network of a layer."""
+    width = fields.integer("intermediate_size")
+    return Dense(intermediate_size=width), gated_mlp(hidden_size, width)
+
+
+def experts(fields: Fields, hidden_size: int) -> tuple[FeedForward, Tensors]:
+    """Return the router and the experts of a layer."""
+    name = "num_experts" if fields.has("num_experts") else "num_local_experts"
+    count = fields.integer(name, largest=LARGEST_EXPERTS)
+    width = fields.integer("moe_intermediate_size")
+    facts = Experts(
+        num_experts=count,
+        num_experts_per_tok=fields.integer("num_experts_per_tok", largest=count),
+        moe_intermediate_size=width,
+    )
+    return facts, (router("mlp.gate", count, hidden_size), *routed_experts(count, hidden_size, width))
+
+
+def _moe_windows(fields: Fields) -> tuple[int | None, ...]:
+    """Return each layer's window: Qwen3-MoE slides everywhere or nowhere."""
+    window = None
+    if fields.flag("use_sliding_window", default=False):
+        window = fields.integer("sliding_window", 4096, largest=LARGEST_CONTEXT)
+    return (window,) * fields.num_layers

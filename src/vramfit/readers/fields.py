@@ -1,0 +1,114 @@
+"""Typed access to an untrusted configuration: every value is checked, every error names its path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vramfit.errors import InvalidValueError, UnsupportedModelError
+
+LARGEST_WIDTH = 2**24
+LARGEST_LAYERS = 4096
+LARGEST_EXPERTS = 65536
+LARGEST_VOCABULARY = 2**26
+LARGEST_CONTEXT = 2**32
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """The content of one ``config.json`` (or of a section of it) and where it stands."""
+
+    values: Mapping[str, object]
+    path: str = ""
+    assumed: list[str] = field(default_factory=list)
+    """Class defaults that were taken because the field is absent; shared by all sections."""
+
+    def _at(self, name: str) -> str:
+        return f"{self.path}.{name}" if self.path else name
+
+    def integer(self, name: str, default: int | None = None, *, largest: int = LARGEST_WIDTH, smallest: int = 1) -> int:
+        """Return a bounded integer; ``default`` is the family's class default, recorded when taken.
+
+        Raises:
+            UnsupportedModelError: absent, and the family has no default.
+            InvalidValueError: not an integer, or out of bounds.
+        """
+        value = self.values.get(name)
+        if value is None:
+            if default is None:
+                raise UnsupportedModelError(
+                    f"{self._at(name)}: missing: expected an integer from {smallest} to {largest:,}; "
+                    "take the model's complete config.json"
+                )
+            self.assumed.append(f"{self._at(name)} = {default} (class default in transformers; the configuration has none)")
+            return default
+        if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value <= largest:
+            raise InvalidValueError(self._at(name), value, f"an integer from {smallest} to {largest:,}")
+        return value
+
+    def optional(self, name: str, *, largest: int = LARGEST_WIDTH, smallest: int = 1) -> int | None:
+        """Return a bounded integer, or None when the field is absent or null."""
+        return None if self.values.get(name) is None else self.integer(name, largest=largest, smallest=smallest)
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """Return a boolean; absent or null = ``default``."""
+        value = self.values.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise InvalidValueError(self._at(name), value, "true or false")
+        return value
+
+    def text(self, name: str) -> str | None:
+        """Return a text, or None when the field is absent or null."""
+        value = self.values.get(name)
+        if value is None or isinstance(value, str):
+            return value
+        raise InvalidValueError(self._at(name), value, "a text")
+
+    def words(self, name: str, known: tuple[str, ...], count: int) -> tuple[str, ...] | None:
+        """Return a list with one known word per layer, or None when the field is absent or null."""
+        value = self.values.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, list) or len(value) != count:
+            raise InvalidValueError(self._at(name), value, f"a list of {count} words, one per layer")
+        for i, word in enumerate(value):
+            if word not in known:
+                raise InvalidValueError(f"{self._at(name)}[{i}]", word, f"one of {', '.join(known)}")
+        return tuple(value)
+
+    def integers(self, name: str, largest: int) -> frozenset[int]:
+        """Return a list of integers from 0 as a set; absent or null = empty."""
+        value = self.values.get(name)
+        if value is None:
+            return frozenset()
+        if not isinstance(value, list) or len(value) > largest:
+            raise InvalidValueError(self._at(name), value, f"a list of at most {largest} integers")
+        for i, entry in enumerate(value):
+            if isinstance(entry, bool) or not isinstance(entry, int) or not 0 <= entry < largest:
+                raise InvalidValueError(f"{self._at(name)}[{i}]", entry, f"an integer from 0 to {largest - 1}")
+        return frozenset(value)
+
+    def section(self, name: str) -> Fields:
+        """Return a nested section."""
+        value = self.values.get(name)
+        if not isinstance(value, Mapping):
+            raise InvalidValueError(self._at(name), value, "an object")
+        return Fields(value, self._at(name), self.assumed)
+
+    def has(self, name: str) -> bool:
+        """Say whether the field is there and not null."""
+        return self.values.get(name) is not None
+
+    def refuse(self, name: str, why: str) -> None:
+        """Refuse a field that changes the model's shapes in a way that is not understood."""
+        if self.has(name) and self.values[name] is not False:
+            raise UnsupportedModelError(
+                f"{self._at(name)}: {self.values[name]!r:.100}: {why}; not understood in this version, so no number is given"
+            )
+
+    @property
+    def num_layers(self) -> int:
+        """Number of layers, under its usual name."""
+        return self.integer("num_hidden_layers", largest=LARGEST_LAYERS)

@@ -1,0 +1,60 @@
+"""Reads the content of a Hugging Face ``config.json`` into a ``ModelSpec``, or refuses with the path of the field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
+
+from vramfit.errors import InvalidValueError, UnsupportedModelError
+from vramfit.names import nearest
+from vramfit.readers.families import FAMILIES
+from vramfit.readers.families.decoder import Named
+from vramfit.readers.fields import Fields
+from vramfit.readers.quantization import read_scheme
+from vramfit.spec import ModelSpec
+
+NEEDED = (
+    "hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, intermediate_size, vocab_size, "
+    "tie_word_embeddings, and which layers slide, route to experts or keep a recurrent state"
+)
+OTHER_INPUTS = ("audio_config", "speech_config", "vision_config")
+"""Sections of models that see more than text; refused where the family does not read them."""
+READS_VISION = frozenset({"gemma3"})
+
+
+def read_config(config: Mapping[str, object], name: str) -> ModelSpec:
+    """Return the model that a configuration describes.
+
+    Args:
+        config: content of a ``config.json``; text facts may be nested in ``text_config``.
+        name: what to call the model in reports.
+
+    Raises:
+        UnsupportedModelError: a ``model_type`` or a field that is not understood.
+        InvalidValueError: a field of the wrong type, or zero, negative or absurdly large.
+    """
+    fields = Fields(config)
+    kind = fields.text("model_type")
+    if kind is None:
+        raise UnsupportedModelError(
+            f"{name}: model_type: missing: expected one of {', '.join(FAMILIES)}; take the model's complete config.json"
+        )
+    if kind not in FAMILIES:
+        close = nearest(kind, FAMILIES)
+        hint = f"; nearest that are: {', '.join(close)}" if close else ""
+        raise UnsupportedModelError(
+            f"{name}: model_type: {kind!r:.100} is not understood{hint}; to add it we would need {NEEDED}"
+        )
+    _refuse_other_inputs(fields, kind)
+    family = import_module(f"vramfit.readers.families.{FAMILIES[kind]}")
+    spec: ModelSpec = family.read(fields, Named(name=name, scheme=read_scheme(fields)))
+    return replace(spec, family=kind, assumptions=tuple(dict.fromkeys(fields.assumed)))
+
+
+def _refuse_other_inputs(fields: Fields, kind: str) -> None:
+    for section in OTHER_INPUTS:
+        if kind not in READS_VISION or section != "vision_config":
+            fields.refuse(section, f"{kind} with inputs other than text")
+    if kind not in READS_VISION and fields.has("text_config"):
+        raise InvalidValueError("text_config", "an object", f"none: {kind} has its fields at the top level")

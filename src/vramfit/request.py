@@ -1,0 +1,106 @@
+"""What is asked: the workload, the plan and the engine, in the words of the request JSON, version 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from vramfit.errors import InvalidValueError
+from vramfit.units import Size, check_size
+
+ENGINES = ("generic", "transformers")
+"""Engines that have a profile here."""
+ATTENTIONS = ("flash", "sdpa", "eager")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inference:
+    """One serving or library-inference workload; ``None`` means that the tool decides and says how.
+
+    Sizes may be integer arrays: the answer's sizes are then arrays too.
+    """
+
+    engine: str = "generic"
+    engine_version: str | None = None
+    """None = the newest profile known."""
+    weight_format: str = "auto"
+    """``auto`` = what the checkpoint says."""
+    group_size: int | None = None
+    """Elements per scale of grouped weight formats; None = the format's usual one."""
+    kv_format: str = "auto"
+    """``auto`` = the engine's own default: the model's 16-bit format."""
+    kv_format_k: str | None = None
+    """Format of the keys when it differs from the values'; None = ``kv_format``."""
+    kv_format_v: str | None = None
+    """Format of the values when it differs from the keys'; None = ``kv_format``."""
+    context_tokens: Size = None
+    """Longest sequence held: prompt and new tokens together."""
+    prompt_tokens: Size = None
+    """Tokens of one prompt, processed in one pass; None = all of the context, less the new tokens."""
+    new_tokens: Size = None
+    """Tokens generated per sequence; None = the rest of the context."""
+    batch: Size = 1
+    """Sequences held at once."""
+    attention: str | None = None
+    """Attention implementation; None = the engine's default."""
+
+    def __post_init__(self) -> None:
+        """Check every size and name that can be checked without a model."""
+        for name in ("context_tokens", "prompt_tokens", "batch"):
+            if getattr(self, name) is not None:
+                check_size(getattr(self, name), f"workload.{name}")
+        if self.new_tokens is not None:
+            check_size(self.new_tokens, "workload.new_tokens", smallest=0)
+        if self.attention is not None and self.attention not in ATTENTIONS:
+            raise InvalidValueError("workload.attention", self.attention, f"one of {', '.join(ATTENTIONS)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How the work is cut over devices (torchtitan's vocabulary); every degree defaults to 1."""
+
+    dp_replicate: int = 1
+    """Full copies of the model, each serving its own ``batch``."""
+    tp: int = 1
+    """Tensor parallelism: every matrix divided."""
+    pp: int = 1
+    """Pipeline parallelism: layers divided into stages."""
+    vocab_tp: bool = True
+    """True: tensor parallelism divides the vocabulary too."""
+
+    def __post_init__(self) -> None:
+        """Check that every degree is a small positive integer."""
+        for name in ("dp_replicate", "tp", "pp"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65536:
+                raise InvalidValueError(f"plan.{name}", value, "an integer from 1 to 65536")
+
+    @property
+    def num_devices(self) -> int:
+        """Devices that the plan takes."""
+        return self.dp_replicate * self.tp * self.pp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One question, as a file, a command line or a caller puts it."""
+
+    model: str | None = None
+    """Hub id, catalogue name or path; None = ``config`` is given."""
+    config: Mapping[str, object] | None = None
+    """Content of a ``config.json``; takes the place of looking ``model`` up."""
+    workload: Inference
+    plan: Plan = Plan()
+    device: str | None = None
+    """Catalogue name or alias; None = no verdict on a card is asked for."""
+    device_count: int | None = None
+    """Devices in all; None = as many as the plan takes."""
+    device_memory_bytes: int | None = None
+    """What this card really reports; None = the catalogue's figure. [B]"""
+    headroom_bytes: int = 0
+    """What the user wants left free on every device. [B]"""
+
+
+def field_names(kind: type) -> tuple[str, ...]:
+    """Names of a noun's fields, in order."""
+    return tuple(f.name for f in fields(kind))

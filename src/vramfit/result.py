@@ -1,0 +1,231 @@
+"""What is answered: items with their reasons, summed over time, and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import reduce
+
+from vramfit.request import Plan, Request
+from vramfit.units import Size, larger
+
+
+class Basis(StrEnum):
+    """How we know a number."""
+
+    EXACT = "exact"  # read from a file
+    DERIVED = "derived"  # a formula over the model's facts
+    MEASURED = "measured"  # a constant from a named run
+    ASSUMED = "assumed"  # the input did not say
+
+
+class Phase(StrEnum):
+    """When in time memory is alive."""
+
+    LOAD = "load"
+    PREFILL = "prefill"
+    SAMPLE = "sample"  # logits of the prompt and the choice of the first token: the layers are done by then
+    DECODE = "decode"
+
+
+class Counter(StrEnum):
+    """The smallest of the three readings that shows an item: torch allocated, torch reserved, the process."""
+
+    ALLOCATED = "allocated"  # torch.cuda.max_memory_allocated
+    RESERVED = "reserved"  # torch.cuda.max_memory_reserved
+    PROCESS = "process"  # nvidia-smi
+
+
+ALWAYS = (Phase.LOAD, Phase.PREFILL, Phase.SAMPLE, Phase.DECODE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One thing that occupies memory on one rank, and why."""
+
+    name: str
+    """Slash path, coarse to fine: ``weights/attention``."""
+    bytes: Size
+    low_bytes: Size
+    high_bytes: Size
+    phases: tuple[Phase, ...]
+    basis: Basis
+    formula: str
+    """The expression with this model's numbers in it."""
+    source: str
+    counter: Counter = Counter.ALLOCATED
+
+
+def exactly(name: str, size: Size, phases: tuple[Phase, ...], formula: str, source: str, basis: Basis) -> Item:
+    """Make an item whose low and high are its expected bytes."""
+    return Item(
+        name=name, bytes=size, low_bytes=size, high_bytes=size, phases=phases, basis=basis, formula=formula, source=source
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Total:
+    """Sum of the items alive at one moment. [B]"""
+
+    low_bytes: Size
+    expected_bytes: Size
+    high_bytes: Size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breakdown:
+    """What one rank holds over time; the peak is the largest phase, never the sum of all rows."""
+
+    rank: str
+    """Which rank this is, and how many are like it: ``"stage 0 of 2 (4 ranks)"``."""
+    num_ranks: int
+    items: tuple[Item, ...]
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Phases in which anything is alive, in order of time."""
+        return tuple(phase for phase in Phase if any(phase in item.phases for item in self.items))
+
+    def total(self, phase: Phase, counter: Counter = Counter.PROCESS) -> Total:
+        """Sum the items alive in a phase, as seen by one of the three counters."""
+        order = list(Counter)
+        seen = [i for i in self.items if phase in i.phases and order.index(i.counter) <= order.index(counter)]
+        return Total(
+            low_bytes=sum(i.low_bytes for i in seen),
+            expected_bytes=sum(i.bytes for i in seen),
+            high_bytes=sum(i.high_bytes for i in seen),
+        )
+
+    def peak(self, counter: Counter = Counter.PROCESS) -> Total:
+        """Maximum over the phases, each bound for itself."""
+        totals = [self.total(phase, counter) for phase in self.phases]
+        return Total(
+            low_bytes=reduce(larger, (t.low_bytes for t in totals)),
+            expected_bytes=reduce(larger, (t.expected_bytes for t in totals)),
+            high_bytes=reduce(larger, (t.high_bytes for t in totals)),
+        )
+
+    @property
+    def peak_phase(self) -> Phase:
+        """The phase with the largest expected bytes; of equals the earliest. One question only, no arrays."""
+        return max(self.phases, key=lambda phase: self.total(phase).expected_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A field that the request left open: what was taken, and why."""
+
+    field: str
+    value: object
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSummary:
+    """The model as understood."""
+
+    name: str
+    family: str
+    parameters: int
+    active_parameters: int
+    layers: Mapping[str, int]
+    """How many layers of each kind."""
+    evidence: str
+
+
+class Verdict(StrEnum):
+    """Whether the job fits on the device."""
+
+    FITS = "fits"  # even the high figure and the headroom do
+    TIGHT = "tight"  # the expected figure does, the high one does not
+    DOES_NOT_FIT = "does not fit"
+    UNKNOWN = "unknown"  # no device was named
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """The verdict on one device for the worst rank."""
+
+    verdict: Verdict
+    device: str
+    capacity_bytes: int
+    headroom_bytes: int
+    margin_bytes: int
+    """Capacity less headroom less expected peak of the worst rank; negative = missing."""
+    worst_rank: str
+    largest_item: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """The whole answer to one request, one breakdown per distinct rank."""
+
+    model: ModelSummary
+    weights_bytes: int
+    """Stored weights of one copy of the model, all devices together. [B]"""
+    kv_bytes_per_token: int
+    """Cache growth per token of one sequence, all devices together, before any window is full. [B/token]"""
+    choices: tuple[Choice, ...]
+    """The request as understood: every field that was left open."""
+    breakdowns: tuple[Breakdown, ...]
+    not_counted: tuple[str, ...]
+    assumptions: tuple[str, ...]
+
+    @property
+    def worst(self) -> Breakdown:
+        """The rank with the largest expected peak. One question only, no arrays."""
+        return max(self.breakdowns, key=lambda b: b.peak().expected_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """The largest value of one knob that fits, all else as asked."""
+
+    value: int
+    """0 = not even one fits."""
+    bounded_by: str
+    """``"memory"``, or what stops it sooner, such as ``"max_position_embeddings"``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceOption:
+    """The fewest devices of one kind that hold the job."""
+
+    device: str
+    count: int
+    """0 = no plan within the search holds it."""
+    plan: Plan
+    verdict: Verdict
+    margin_bytes: int
+    """On the worst rank, after headroom. [B]"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One change of the request and what it brings on the worst rank."""
+
+    flags: str
+    """As on the command line: ``--kv-format fp8``."""
+    saves_bytes: int
+    verdict: Verdict
+    margin_bytes: int
+    note: str
+    """What it costs in quality or speed, or when it is possible."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Everything one request is answered with."""
+
+    request: Request
+    estimate: Estimate
+    fit: Fit
+    longest_context: Limit | None
+    """None = no device was named."""
+    largest_batch: Limit | None
+    """None = no device was named."""
+    device_options: tuple[DeviceOption, ...]
+    """The named kind first, then others, smallest sufficient first."""
+    changes: tuple[Change, ...]
+    """Smallest change first; empty when the job fits."""

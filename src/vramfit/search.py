@@ -1,0 +1,230 @@
+"""The inverses: fewest devices, longest context, largest batch, smallest change.
+
+All of them ask the forward functions again; there is no second formula. A value counts as
+fitting when even the high figure does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from itertools import product
+
+from vramfit.device import Device
+from vramfit.errors import ImpossiblePlanError
+from vramfit.estimate import Counted, breakdowns, count
+from vramfit.fit import fit
+from vramfit.memory.weights import weight_bytes
+from vramfit.request import Inference, Plan
+from vramfit.result import Change, DeviceOption, Fit, Limit, Verdict
+from vramfit.spec import ModelSpec
+from vramfit.understand import Understood, understand
+from vramfit.units import ceil_div, format_gib
+
+MOST_DEVICES = 512
+MOST_TENSOR_RANKS = 8
+"""Tensor parallelism is searched within one server of eight devices; beyond that stages are added."""
+MOST_BATCH = 2**20
+MOST_CONTEXT = 2**27
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A model, a workload, and the devices it is to run on."""
+
+    model: ModelSpec
+    workload: Inference
+    plan: Plan
+    device: Device
+    headroom_bytes: int = 0
+
+    def fit(self) -> Fit:
+        """Judge the question as it stands."""
+        counted = count(understand(self.model, self.workload), self.plan)
+        return fit(breakdowns(counted, self.device), self.device, self.headroom_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """Counts one understood workload under many plans, each plan once."""
+
+    understood: Understood
+    _known: dict[Plan, Counted | None] = field(default_factory=dict)
+
+    def fit(self, plan: Plan, device: Device, headroom_bytes: int) -> Fit | None:
+        """Judge a plan on a device; None when the model cannot be cut so."""
+        if plan not in self._known:
+            try:
+                self._known[plan] = count(self.understood, plan)
+            except ImpossiblePlanError:
+                self._known[plan] = None
+        counted = self._known[plan]
+        return None if counted is None else fit(breakdowns(counted, device), device, headroom_bytes)
+
+    def best(self, num_devices: int, device: Device, headroom_bytes: int) -> tuple[Plan, Fit] | None:
+        """Return the plan over exactly that many devices with the largest margin; None when there is none."""
+        found = []
+        for tp in (t for t in range(1, MOST_TENSOR_RANKS + 1) if num_devices % t == 0):
+            plan = Plan(tp=tp, pp=num_devices // tp)
+            judged = self.fit(plan, device, headroom_bytes) if plan.pp <= len(self.understood.model.layers) else None
+            if judged is not None:
+                found.append((plan, judged))
+        return max(found, key=lambda pair: (pair[1].margin_bytes, pair[0].tp), default=None)
+
+    def fewest(self, device: Device, headroom_bytes: int) -> DeviceOption:
+        """Return the fewest devices of one kind that hold the job."""
+        room = max(1, device.capacity_bytes - headroom_bytes)
+        least = max(1, weight_bytes(self.understood.model) // room)
+        plan, verdict, margin = Plan(), Verdict.DOES_NOT_FIT, 0
+        for num in _counts(least):
+            best = self.best(num, device, headroom_bytes)
+            if best is None:
+                continue
+            plan, verdict, margin = best[0], best[1].verdict, best[1].margin_bytes
+            if verdict is Verdict.FITS:
+                return DeviceOption(device=device.name, count=num, plan=plan, verdict=verdict, margin_bytes=margin)
+        return DeviceOption(device=device.name, count=0, plan=plan, verdict=verdict, margin_bytes=margin)
+
+
+def _counts(least: int) -> Iterable[int]:
+    """Yield device counts that servers come in: every count to 8, then whole servers of 8."""
+    yield from range(least, 9)
+    yield from range(max(16, ceil_div(least, 8) * 8), MOST_DEVICES + 1, 8)
+
+
+def device_options(question: Question, others: Iterable[Device]) -> tuple[DeviceOption, ...]:
+    """Return the fewest devices of the named kind, then of every other kind, fewest and smallest first."""
+    plans = Plans(understand(question.model, question.workload))
+    own = plans.fewest(question.device, question.headroom_bytes)
+    found = [(plans.fewest(d, question.headroom_bytes), d) for d in others if d.name != question.device.name]
+    usable = sorted((o.count, d.capacity_bytes, d.name, o) for o, d in found if o.count)
+    return (own, *(entry[-1] for entry in usable))
+
+
+def largest_fitting(fits: Callable[[int], bool], most: int) -> int:
+    """Return the largest n from 1 to ``most`` with ``fits(n)``, 0 if none; ``fits`` never turns true again.
+
+    >>> largest_fitting(lambda n: n * n <= 50, 100)
+    7
+    """
+    if not fits(1):
+        return 0
+    low, high = 1, 2
+    while high < most and fits(high):
+        low, high = high, high * 2
+    high = min(high, most + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def longest_context(question: Question) -> Limit:
+    """Return the longest context that fits, all else as asked; at most what the model was made for. [tokens]"""
+    limit = question.model.max_position_embeddings or MOST_CONTEXT
+    value = largest_fitting(lambda n: _fits(_with_context(question, n)), limit)
+    bounded = "max_position_embeddings" if value == question.model.max_position_embeddings else "memory"
+    return Limit(value=value, bounded_by=bounded)
+
+
+def largest_batch(question: Question) -> Limit:
+    """Return the largest batch that fits, all else as asked. [sequences]"""
+    value = largest_fitting(lambda n: _fits(_with_batch(question, n)), MOST_BATCH)
+    return Limit(value=value, bounded_by="memory" if value < MOST_BATCH else "the search")
+
+
+def _fits(question: Question) -> bool:
+    return question.fit().verdict is Verdict.FITS
+
+
+def _with_context(question: Question, context: int) -> Question:
+    """Ask for another context; a prompt that was given stays, as long as it fits in."""
+    prompt = question.workload.prompt_tokens
+    prompt = None if prompt is None else min(prompt, context)
+    return replace(
+        question, workload=replace(question.workload, context_tokens=context, prompt_tokens=prompt, new_tokens=None)
+    )
+
+
+def _with_batch(question: Question, batch: int) -> Question:
+    return replace(question, workload=replace(question.workload, batch=batch))
+
+
+_WEIGHTS = (
+    ("fp8", "one byte per weight; small loss; needs compute capability 8.9 to be fast"),
+    ("int8", "one byte per weight (LLM.int8()); small loss, slower"),
+    ("int4", "half a byte and a scale per 128; some loss; needs a quantised checkpoint (AWQ, GPTQ)"),
+    ("nf4-dq", "half a byte, quantised while loading (bitsandbytes); some loss, slower"),
+)
+_CACHES = (("fp8", "half the cache; small loss"),)
+
+
+def smallest_change(question: Question, context: Limit, batch: Limit, fewest: DeviceOption) -> tuple[Change, ...]:
+    """Return changes that make it fit, the one that frees least first; then those that help but do not suffice.
+
+    Tried one at a time: cache format, weight format, context, batch, devices; pairs of cache and
+    weight format when no single change on the same devices suffices.
+    """
+    before = question.fit()
+    singles = [_change(question, before, *c) for c in _candidates(question, context, batch)]
+    if not any(c.verdict is Verdict.FITS for c in singles):
+        singles += [_change(question, before, *c) for c in _pairs(question)]
+    if fewest.count:
+        singles.append(_more_devices(question, before, fewest))
+    helpful = [c for c in singles if c.saves_bytes > 0]
+    return tuple(sorted(helpful, key=lambda c: (c.verdict is not Verdict.FITS, _sign(c) * c.saves_bytes)))
+
+
+def _sign(change: Change) -> int:
+    """Sort sufficient changes by least saved, insufficient ones by most."""
+    return 1 if change.verdict is Verdict.FITS else -1
+
+
+def _candidates(question: Question, context: Limit, batch: Limit) -> Iterable[tuple[str, Question, str]]:
+    workload = question.workload
+    if context.value and context.bounded_by == "memory":
+        yield f"--context {context.value}", _with_context(question, context.value), "shorter sequences"
+    if 0 < batch.value < workload.batch:
+        yield f"--batch {batch.value}", _with_batch(question, batch.value), "fewer sequences at once"
+    for name, note in _CACHES:
+        yield f"--kv-format {name}", _with(question, kv=name), note
+    for name, note in _WEIGHTS:
+        yield f"--weights {name}", _with(question, weights=name), note
+
+
+def _pairs(question: Question) -> Iterable[tuple[str, Question, str]]:
+    for (kv, kv_note), (weights, note) in product(_CACHES, _WEIGHTS):
+        flags = f"--weights {weights} --kv-format {kv}"
+        yield flags, _with(question, weights=weights, kv=kv), f"{note}; cache: {kv_note}"
+
+
+def _with(question: Question, weights: str | None = None, kv: str | None = None) -> Question:
+    workload = question.workload
+    if weights is not None:
+        workload = replace(workload, weight_format=weights, group_size=None)
+    if kv is not None:
+        workload = replace(workload, kv_format=kv, kv_format_k=None, kv_format_v=None)
+    return replace(question, workload=workload)
+
+
+def _change(question: Question, before: Fit, flags: str, changed: Question, note: str) -> Change:
+    after = changed.fit()
+    return Change(
+        flags=flags,
+        saves_bytes=after.margin_bytes - before.margin_bytes,
+        verdict=after.verdict,
+        margin_bytes=after.margin_bytes,
+        note=note,
+    )
+
+
+def _more_devices(question: Question, before: Fit, fewest: DeviceOption) -> Change:
+    del question
+    degrees = [f"--{name} {value}" for name, value in (("tp", fewest.plan.tp), ("pp", fewest.plan.pp)) if value > 1]
+    return Change(
+        flags=" ".join([f"--gpus {fewest.count}", *degrees]),
+        saves_bytes=fewest.margin_bytes - before.margin_bytes,
+        verdict=fewest.verdict,
+        margin_bytes=fewest.margin_bytes,
+        note=f"{fewest.count} devices, {format_gib(fewest.margin_bytes)} GiB left on the fullest",
+    )

@@ -1,0 +1,98 @@
+"""From a name, a path or a mapping to a ``ModelSpec``: which reader answers for what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from vramfit.catalogue.model import find_model
+from vramfit.errors import HubError, UnknownNameError, UnreadableFileError
+from vramfit.readers.hf_config import read_config
+from vramfit.spec import ModelSpec
+
+CONFIG_LIMIT_BYTES = 16 * 2**20
+"""Largest ``config.json`` that is read; published ones are below 1 MiB."""
+
+
+def read_model(source: str | Path | Mapping[str, object], *, name: str | None = None, hub: bool = False) -> ModelSpec:
+    """Return the model that a name, a path or the content of a ``config.json`` stands for.
+
+    Args:
+        source: a mapping; a path to a ``config.json``, a model's directory, a ``*.safetensors`` file or its index
+            (with ``config.json`` beside it); or a catalogue name or Hub id, ``org/name[@revision]``.
+        name: what to call a model that comes as a mapping.
+        hub: True = ask the Hub even when the catalogue knows the name, and compare with the file headers.
+
+    Raises:
+        UnknownNameError: neither a path nor a name that is known here, and no Hub id either.
+        HubError: the Hub has no such repository, refuses it, or cannot be reached.
+        UnreadableFileError: a file that is missing, damaged or hostile.
+        UnsupportedModelError: an architecture that is not understood.
+    """
+    if isinstance(source, Mapping):
+        return read_config(source, name or "config")
+    text = str(source)
+    if isinstance(source, Path) or _looks_like_path(text):
+        return load_model(Path(text))
+    if not hub:
+        try:
+            row = find_model(text)
+        except UnknownNameError as unknown:
+            if "/" not in text:
+                raise
+            return _fetch_model(text, unknown)
+        return read_config(row.config, row.name)
+    return _fetch_model(text, None)
+
+
+def _looks_like_path(text: str) -> bool:
+    """Say whether a text can only be meant as a path: it exists, or starts or ends like one."""
+    return text.startswith(("/", "./", "../", "~")) or text.endswith((".json", ".safetensors")) or Path(text).exists()
+
+
+def load_model(path: Path) -> ModelSpec:
+    """Read a model from disk: its configuration, and its file headers when they are there.
+
+    Raises:
+        UnreadableFileError: no such file, or no ``config.json`` beside a ``*.safetensors`` file.
+    """
+    from vramfit.readers.json_text import load_json_object  # noqa: PLC0415 - only paid for when a file is read
+    from vramfit.readers.safetensors import load_checkpoint  # noqa: PLC0415
+    from vramfit.readers.witness import attach  # noqa: PLC0415
+
+    path = path.expanduser()
+    if not path.exists():
+        raise UnreadableFileError(f"{path}: no such file or directory; expected a config.json or a model's directory")
+    folder = path if path.is_dir() else path.parent
+    weights = path if path.suffix == ".safetensors" or path.name.endswith(".index.json") else _weights_in(folder)
+    config = path if path.is_file() and path != weights else folder / "config.json"
+    if not config.exists():
+        raise UnreadableFileError(
+            f"{folder}: no config.json there: expected one beside the weights; a header names tensors but not layers"
+        )
+    spec = read_config(load_json_object(config, CONFIG_LIMIT_BYTES), folder.resolve().name or str(path))
+    return spec if weights is None else attach(spec, load_checkpoint(weights))
+
+
+def _weights_in(folder: Path) -> Path | None:
+    """Return the index or the single file of weights in a folder, if there is one."""
+    for name in ("model.safetensors.index.json", "model.safetensors"):
+        if (folder / name).exists():
+            return folder / name
+    return None
+
+
+def _fetch_model(text: str, unknown: UnknownNameError | None) -> ModelSpec:
+    """Ask the Hub; when it cannot help, say what the catalogue would have offered."""
+    from vramfit.readers.hub import fetch_checkpoint, fetch_config  # noqa: PLC0415 - the network is the slow path
+    from vramfit.readers.witness import attach  # noqa: PLC0415
+
+    repo_id, _, revision = text.partition("@")
+    try:
+        spec = read_config(fetch_config(repo_id, revision or None), repo_id)
+        checkpoint = fetch_checkpoint(repo_id, revision or None)
+    except HubError as error:
+        if unknown is None or not unknown.nearest:
+            raise
+        raise HubError(f"{error}; not in the catalogue either, nearest there: {', '.join(unknown.nearest)}") from error
+    return spec if checkpoint is None else attach(spec, checkpoint)

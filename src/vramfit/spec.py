@@ -1,0 +1,272 @@
+"""What a model is: named tensors and per-layer facts, nothing about how it is run.
+
+A ``ModelSpec`` has one ``Layer`` per layer, because sliding-window, mixture-of-experts,
+latent-attention and state-space layers are ordinary now. Families build one ``Layer`` object
+per distinct kind and repeat it, so grouping equal layers is cheap.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from math import prod
+from typing import TypeAlias
+
+from vramfit.formats import Role, StorageFormat
+
+
+class Cut(StrEnum):
+    """How tensor parallelism divides a tensor. Shapes are ``[outputs, inputs]`` unless said."""
+
+    WHOLE = "whole"  # every rank holds all of it: norms, routers, latent down-projections
+    OUTPUTS = "outputs"  # first axis is divided
+    INPUTS = "inputs"  # last axis is divided
+    KEY_VALUE_HEADS = "key_value_heads"  # first axis by KV heads: at least one head per rank, so heads repeat
+    QUERY_KEY_VALUE = "query_key_value"  # first axis holds query, key and value heads one after the other
+    SECOND = "second"  # second axis is divided: fused experts, [experts, inputs, outputs]
+    VOCABULARY = "vocabulary"  # first axis is divided with the vocabulary, padded up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """One weight of the checkpoint, or ``copies`` of them that differ in the expert's number only."""
+
+    name: str
+    """As in the checkpoint, below the layer's prefix; ``{expert}`` where the expert's number stands."""
+    shape: tuple[int, ...]
+    role: Role
+    cut: Cut = Cut.WHOLE
+    copies: int = 1
+    """How many such tensors: one per routed expert; 1 for all others."""
+    experts: int = 0
+    """Routed experts held in this entry (``copies``, or the first axis of a fused tensor); 0 = none."""
+    stored: StorageFormat | None = None
+    """Format it always has in the file, whatever the recipe; None = the recipe decides."""
+    buffer: bool = False
+    """True: in the file and in memory, but not a parameter (a router's correction bias)."""
+
+    @property
+    def num_parameters(self) -> int:
+        """Elements of all copies; a buffer has none."""
+        return 0 if self.buffer else self.copies * prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupedQuery:
+    """Softmax attention that caches one key and one value vector per token and KV head.
+
+    Multi-head (as many KV heads as heads) and multi-query (one) attention are special cases.
+    """
+
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    window_tokens: int | None = None
+    """Sliding window; None = attends to everything."""
+    causal: bool = True
+    """False for encoders, which keep no cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latent:
+    """Multi-head latent attention (DeepSeek V2 and V3): caches one compressed vector per token."""
+
+    num_attention_heads: int
+    kv_lora_rank: int
+    qk_rope_head_dim: int
+    qk_nope_head_dim: int
+    v_head_dim: int
+    q_lora_rank: int | None = None
+    """Rank of the compressed query; None = the query is not compressed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSpace:
+    """Mamba 1 and 2: a recurrent state per sequence that does not grow with the context."""
+
+    num_heads: int
+    """Mamba 2 heads; for Mamba 1 the inner width, with ``head_dim`` 1."""
+    head_dim: int
+    state_size: int
+    conv_kernel: int
+    num_groups: int
+    """Groups of B and C that pass the convolution with x (Mamba 2); 0 = only x does (Mamba 1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearAttention:
+    """Gated DeltaNet (Qwen3-Next): one matrix of state per value head and sequence."""
+
+    num_key_heads: int
+    num_value_heads: int
+    key_head_dim: int
+    value_head_dim: int
+    conv_kernel: int
+
+
+Attention: TypeAlias = GroupedQuery | Latent | StateSpace | LinearAttention
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dense:
+    """One feed-forward network for all tokens."""
+
+    intermediate_size: int
+    gated: bool = True
+    """True for gate and up projections side by side (SwiGLU, GeGLU)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experts:
+    """Mixture of experts: a router sends each token to a few of many small networks."""
+
+    num_experts: int
+    num_experts_per_tok: int
+    moe_intermediate_size: int
+    shared_intermediate_size: int = 0
+    """Width of the experts every token passes, all together; 0 = there are none."""
+    gated: bool = True
+
+
+FeedForward: TypeAlias = Dense | Experts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One block: how it mixes tokens, how it transforms them, and the tensors of both."""
+
+    attention: Attention | None
+    """None = this block does not mix tokens (Nemotron-H feed-forward blocks)."""
+    feed_forward: FeedForward | None
+    """None = this block has no feed-forward network of its own."""
+    tensors: tuple[Tensor, ...]
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of the block, all experts counted."""
+        return sum(t.num_parameters for t in self.tensors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A stack beside the language model: vision tower, multi-token-prediction head."""
+
+    name: str
+    layers: tuple[Layer, ...]
+    layer_prefix: str
+    """Name of layer i in the checkpoint, with ``{layer}`` for its number."""
+    first_layer: int = 0
+    """Number of the first layer in the checkpoint."""
+    tensors: tuple[Tensor, ...] = ()
+    """Everything outside the layers, full names."""
+    resident: bool
+    """True when a plain load of the model brings it to the device."""
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of the part."""
+        return sum(t.num_parameters for t in self.tensors) + sum(layer.num_parameters for layer in self.layers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheme:
+    """How the weights of a model are stored: a format for matrices and a plain one for the rest."""
+
+    quantised: StorageFormat
+    plain: StorageFormat
+    kept: tuple[str, ...] = ()
+    """Parts of tensor names that stay plain although their role would be quantised."""
+    roles: frozenset[Role] | None = None
+    """Roles that are quantised; None = those the format names."""
+
+    def format_of(self, tensor: Tensor) -> StorageFormat:
+        """Return the format in which this tensor is stored."""
+        if tensor.stored is not None and self.quantised.is_plain:
+            return tensor.stored
+        roles = self.quantised.quantises if self.roles is None else self.roles
+        if tensor.role in roles and len(tensor.shape) > 1 and not any(k in tensor.name for k in self.kept):
+            return self.quantised
+        return tensor.stored or self.plain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A model as understood from its configuration."""
+
+    name: str
+    family: str
+    """Hugging Face ``model_type``."""
+    hidden_size: int
+    vocab_size: int
+    max_position_embeddings: int | None
+    """Longest context the model was made for; None = the configuration does not say."""
+    embeddings: tuple[Tensor, ...]
+    """Token (and position) embeddings, first stage."""
+    layers: tuple[Layer, ...]
+    head: tuple[Tensor, ...]
+    """Final norm and output projection, last stage; no projection when tied."""
+    tied: bool
+    """True when the output projection is the token embedding itself."""
+    layer_prefix: str
+    scheme: Scheme
+    parts: tuple[Part, ...] = ()
+    generates: bool = True
+    """False for encoders: no next token, no cache, no logits over the vocabulary at every step."""
+    assumptions: tuple[str, ...] = ()
+    """What the configuration did not say and was taken from the family's published defaults."""
+    evidence: str = "config"
+    """``"config"``, or the header that every tensor was compared with, name for name and shape for shape."""
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters that a plain load brings to the device; equals transformers' own count."""
+        outside = sum(t.num_parameters for t in (*self.embeddings, *self.head))
+        return outside + layer_parameters(self.layers) + sum(p.num_parameters for p in self.parts if p.resident)
+
+    @property
+    def num_active_parameters(self) -> int:
+        """Parameters that one token passes through: routed experts count as those chosen."""
+        idle = 0
+        for layer, count in layer_groups(self.layers):
+            if isinstance(layer.feed_forward, Experts):
+                ff = layer.feed_forward
+                routed = sum(t.num_parameters for t in layer.tensors if t.experts)
+                idle += count * (routed - routed * ff.num_experts_per_tok // ff.num_experts)
+        return self.num_parameters - idle
+
+
+def layer_groups(layers: tuple[Layer, ...]) -> tuple[tuple[Layer, int], ...]:
+    """Group equal layers, in order of first appearance: ``((layer, how many), ...)``."""
+    if len(set(map(id, layers))) == 1:
+        return ((layers[0], len(layers)),)
+    objects = dict(zip(map(id, layers), layers, strict=True))
+    merged: dict[Layer, int] = {}
+    for key, count in Tally(map(id, layers)).items():
+        merged[objects[key]] = merged.get(objects[key], 0) + count
+    return tuple(merged.items())
+
+
+def layer_parameters(layers: tuple[Layer, ...]) -> int:
+    """Parameters of a stack of layers."""
+    return sum(layer.num_parameters * count for layer, count in layer_groups(layers))
+
+
+def inventory(spec: ModelSpec) -> Iterator[Tensor]:
+    """Yield every tensor of the checkpoint by its full name, one entry per expert, parts last."""
+    yield from spec.embeddings
+    yield from _stack(spec.layers, spec.layer_prefix, 0)
+    yield from spec.head
+    for part in spec.parts:
+        yield from part.tensors
+        yield from _stack(part.layers, part.layer_prefix, part.first_layer)
+
+
+def _stack(layers: tuple[Layer, ...], prefix: str, first: int) -> Iterator[Tensor]:
+    for number, layer in enumerate(layers, start=first):
+        before = prefix.replace("{layer}", str(number))
+        for t in layer.tensors:
+            for expert in range(t.copies):
+                name = before + t.name.replace("{expert}", str(expert))
+                yield Tensor(name=name, shape=t.shape, role=t.role, cut=t.cut, experts=t.experts, stored=t.stored, buffer=t.buffer)

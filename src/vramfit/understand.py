@@ -1,0 +1,122 @@
+"""Fills in what a request leaves open, and says for every field what was taken and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from vramfit.engine import EngineProfile
+from vramfit.engines.profile import find_profile
+from vramfit.errors import InvalidValueError
+from vramfit.formats import FP32, StorageFormat, kv_format, weight_format
+from vramfit.request import Inference
+from vramfit.result import Choice
+from vramfit.spec import ModelSpec, Scheme
+from vramfit.units import Size, is_array, smaller
+
+ASSUMED_CONTEXT_TOKENS = 8192
+"""Context taken when none is given: a stated assumption, not a measurement."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Understood:
+    """A workload with nothing left open, the model in the format it will have, and the engine's profile."""
+
+    model: ModelSpec
+    workload: Inference
+    engine: EngineProfile
+    choices: tuple[Choice, ...]
+    assumptions: tuple[str, ...]
+
+
+def understand(model: ModelSpec, workload: Inference) -> Understood:
+    """Return the workload with every open field decided.
+
+    Raises:
+        VramfitError: an unknown engine or format, or lengths that contradict one another.
+    """
+    engine, why = find_profile(workload.engine, workload.engine_version)
+    choices = [Choice(field="engine_version", value=engine.version, why=f"{why}; checked against {engine.checked}")]
+    scheme = _scheme(model, workload)
+    if workload.weight_format == "auto":
+        shown = scheme.quantised.name
+        choices.append(Choice(field="weight_format", value=shown, why="what the checkpoint says"))
+    filled = _with_lengths(_with_formats(workload, scheme, choices), model, choices)
+    if workload.attention is None:
+        filled = replace(filled, attention=engine.attention)
+        choices.append(Choice(field="attention", value=engine.attention, why=f"default of {engine.name}"))
+    return Understood(
+        model=replace(model, scheme=scheme),
+        workload=filled,
+        engine=engine,
+        choices=tuple(choices),
+        assumptions=(*model.assumptions, *_beyond_limit(model, filled)),
+    )
+
+
+def _scheme(model: ModelSpec, workload: Inference) -> Scheme:
+    """Return how the weights will be stored: as the checkpoint has them, or as asked."""
+    if workload.weight_format == "auto":
+        if workload.group_size is not None:
+            raise InvalidValueError(
+                "workload.group_size", workload.group_size, "a weight_format with groups beside it", "name one, e.g. int4"
+            )
+        return model.scheme
+    fmt = weight_format(workload.weight_format, workload.group_size)
+    return Scheme(quantised=fmt, plain=_plain(fmt, model.scheme.plain))
+
+
+def _plain(fmt: StorageFormat, checkpoint: StorageFormat) -> StorageFormat:
+    """Return the format of what is not quantised: norms of GGUF files are fp32, else the checkpoint's."""
+    if fmt.is_plain:
+        return fmt
+    return FP32 if fmt.name.startswith("gguf:") else checkpoint
+
+
+def _with_formats(workload: Inference, scheme: Scheme, choices: list[Choice]) -> Inference:
+    """Decide the cache's formats: one for keys, one for values."""
+    default = workload.kv_format
+    if default == "auto":
+        default = "fp16" if scheme.quantised.name.startswith("gguf:") else scheme.plain.name
+        if workload.kv_format_k is None or workload.kv_format_v is None:
+            choices.append(Choice(field="kv_format", value=default, why="the format activations are computed in"))
+    key, value = workload.kv_format_k or default, workload.kv_format_v or default
+    kv_format(key, "workload.kv_format_k" if workload.kv_format_k else "workload.kv_format")
+    kv_format(value, "workload.kv_format_v" if workload.kv_format_v else "workload.kv_format")
+    return replace(workload, kv_format=default, kv_format_k=key, kv_format_v=value)
+
+
+def _with_lengths(workload: Inference, model: ModelSpec, choices: list[Choice]) -> Inference:
+    """Decide context, prompt and new tokens; each two give the third."""
+    context, prompt, new = workload.context_tokens, workload.prompt_tokens, workload.new_tokens
+    if context is None and prompt is not None:
+        context = prompt + (0 if new is None else new)
+        choices.append(Choice(field="context_tokens", value=context, why="prompt_tokens + new_tokens"))
+    if context is None:
+        limit = model.max_position_embeddings or ASSUMED_CONTEXT_TOKENS
+        context = smaller(ASSUMED_CONTEXT_TOKENS, limit)
+        choices.append(Choice(field="context_tokens", value=context, why="assumed: none was given (--context)"))
+    if prompt is None:
+        prompt = context if new is None else context - new
+        why = "the longest prompt that the context holds" if new is None else "context_tokens - new_tokens"
+        choices.append(Choice(field="prompt_tokens", value=prompt, why=why))
+    if new is None:
+        new = context - prompt
+    _check_lengths(context, prompt, new)
+    return replace(workload, context_tokens=context, prompt_tokens=prompt, new_tokens=new)
+
+
+def _check_lengths(context: Size, prompt: Size, new: Size) -> None:
+    """Refuse lengths that contradict one another."""
+    wrong = (prompt + new > context) | (prompt < 1)
+    if wrong.any() if is_array(wrong) else wrong:
+        raise InvalidValueError(
+            "workload.context_tokens", context, f"at least prompt_tokens ({prompt}) + new_tokens ({new}), prompt at least 1"
+        )
+
+
+def _beyond_limit(model: ModelSpec, workload: Inference) -> tuple[str, ...]:
+    """Say when the context is longer than the model was made for."""
+    limit, context = model.max_position_embeddings, workload.context_tokens
+    if limit is None or context is None or is_array(context) or context <= limit:
+        return ()
+    return (f"context of {context:,} tokens is longer than the model was made for (max_position_embeddings {limit:,})",)
