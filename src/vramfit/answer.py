@@ -43,8 +43,9 @@ def answer(request: Request, *, hub: bool = False) -> Answer:
     ranks = breakdowns(count(understood, plan), device)
     result = summarise(understood, ranks)
     result = replace(result, choices=(*choices, *result.choices))
+    asked = replace(request, workload=understood.workload, plan=plan)
     if device is None:
-        return _without_device(request, result)
+        return _without_device(asked, result)
     question = Question(
         model=model, workload=request.workload, plan=plan, device=device, headroom_bytes=request.headroom_bytes
     )
@@ -54,7 +55,7 @@ def answer(request: Request, *, hub: bool = False) -> Answer:
     options = device_options(question, all_devices())
     enough = judged.verdict is Verdict.FITS
     return Answer(
-        request=request,
+        request=asked,
         estimate=result,
         fit=judged,
         longest_context=context,

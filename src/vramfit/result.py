@@ -219,6 +219,7 @@ class Answer:
     """Everything one request is answered with."""
 
     request: Request
+    """As understood: open fields of workload and plan filled in; ``estimate.choices`` says how."""
     estimate: Estimate
     fit: Fit
     longest_context: Limit | None

@@ -110,7 +110,7 @@ def largest_fitting(fits: Callable[[int], bool], most: int) -> int:
     if not fits(1):
         return 0
     low, high = 1, 2
-    while high < most and fits(high):
+    while high <= most and fits(high):
         low, high = high, high * 2
     high = min(high, most + 1)
     while high - low > 1:
@@ -163,12 +163,12 @@ def smallest_change(question: Question, context: Limit, batch: Limit, fewest: De
     """Return changes that make it fit, the one that frees least first; then those that help but do not suffice.
 
     Tried one at a time: cache format, weight format, context, batch, devices; pairs of cache and
-    weight format when no single change on the same devices suffices.
+    weight format when neither suffices alone.
     """
     before = question.fit()
     singles = [_change(question, before, *c) for c in _candidates(question, context, batch)]
-    if not any(c.verdict is Verdict.FITS for c in singles):
-        singles += [_change(question, before, *c) for c in _pairs(question)]
+    enough = {c.flags for c in singles if c.verdict is Verdict.FITS}
+    singles += [_change(question, before, *c) for c in _pairs(question, enough)]
     if fewest.count:
         singles.append(_more_devices(question, before, fewest))
     helpful = [c for c in singles if c.saves_bytes > 0]
@@ -192,10 +192,12 @@ def _candidates(question: Question, context: Limit, batch: Limit) -> Iterable[tu
         yield f"--weights {name}", _with(question, weights=name), note
 
 
-def _pairs(question: Question) -> Iterable[tuple[str, Question, str]]:
+def _pairs(question: Question, enough: set[str]) -> Iterable[tuple[str, Question, str]]:
+    """Yield pairs of cache and weight format of which neither is enough alone."""
     for (kv, kv_note), (weights, note) in product(_CACHES, _WEIGHTS):
-        flags = f"--weights {weights} --kv-format {kv}"
-        yield flags, _with(question, weights=weights, kv=kv), f"{note}; cache: {kv_note}"
+        flags = (f"--kv-format {kv}", f"--weights {weights}")
+        if enough.isdisjoint(flags):
+            yield " ".join(flags), _with(question, weights=weights, kv=kv), f"{note}; cache: {kv_note}"
 
 
 def _with(question: Question, weights: str | None = None, kv: str | None = None) -> Question:

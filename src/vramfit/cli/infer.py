@@ -1,0 +1,139 @@
+"""``infer`` and ``estimate``: one question, the whole answer."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vramfit.answer import answer
+from vramfit.catalogue.device import find_device
+from vramfit.cli.here import cards
+from vramfit.cli.show import show
+from vramfit.errors import UnknownNameError, UnreadableFileError
+from vramfit.report.answer import sections
+from vramfit.report.rows import Row, Section, Tone
+from vramfit.request import ATTENTIONS, ENGINES, Inference, Plan, Request
+from vramfit.result import Answer, Verdict
+from vramfit.units import parse_bytes
+
+NOT_FITTING = 1
+"""Exit code of ``--check`` when the job does not fit."""
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--context", "context_tokens", type=int, help="Tokens of the longest sequence: prompt and new ones.")
+@click.option("--prompt", "prompt_tokens", type=int, help="Tokens of one prompt.")
+@click.option("--new-tokens", "new_tokens", type=int, help="Tokens generated per sequence.")
+@click.option("--batch", type=int, default=1, show_default=True, help="Sequences held at once.")
+@click.option("--gpu", help="Device, as in `vramfit devices`; `here` = the cards of this machine.")
+@click.option("--gpus", "device_count", type=int, help="How many of them; without --tp or --pp the best plan is chosen.")
+@click.option("--gpu-memory", help="What this card really reports, e.g. 24564MiB.")
+@click.option("--tp", type=int, default=1, help="Tensor-parallel degree.")
+@click.option("--pp", type=int, default=1, help="Pipeline-parallel degree.")
+@click.option("--dp", type=int, default=1, help="Replicas, each with its own batch.")
+@click.option("--engine", default="generic", show_default=True, help=f"One of {', '.join(ENGINES)}.")
+@click.option("--engine-version", help="Version of the engine; default: the newest known.")
+@click.option("--weights", "weight_format", default="auto", help="Weight format, as in `vramfit explain formats`.")
+@click.option("--group-size", type=int, help="Elements per scale of grouped weight formats; -1 = a whole row.")
+@click.option("--kv-format", default="auto", help="KV-cache format: bf16, fp8, q8_0 ...")
+@click.option("--kv-format-k", help="Format of the keys alone.")
+@click.option("--kv-format-v", help="Format of the values alone.")
+@click.option("--attention", help=f"One of {', '.join(ATTENTIONS)}; default: the engine's.")
+@click.option("--headroom", help="What to leave free on every device, e.g. 2GiB.")
+@click.option("--config", "config_file", help="Read this config.json instead of looking the model up.")
+@click.option("--hub", is_flag=True, help="Ask the Hub even if the catalogue knows the model.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole answer as JSON, version 1.")
+@click.option("--check", is_flag=True, help="Exit with 1 when it does not fit.")
+def infer(model: str | None, **given: Any) -> int:  # noqa: ANN401 - click's options, named in the decorators above
+    """Say what a model needs to run, and on what it fits.
+
+    MODEL is a catalogue name, a Hub id (org/name[@revision]), or a path to a config.json, a model's folder or a
+    safetensors file.
+    """
+    found = _with_files(model, given)
+    size = given["gpu_memory"]
+    request = Request(
+        model=found,
+        workload=Inference(**{name: given[name] for name in Inference.__slots__}),
+        plan=Plan(tp=given["tp"], pp=given["pp"], dp_replicate=given["dp"]),
+        device=given["gpu"],
+        device_count=given["device_count"],
+        device_memory_bytes=None if size is None else parse_bytes(size, "--gpu-memory"),
+        headroom_bytes=0 if given["headroom"] is None else parse_bytes(given["headroom"], "--headroom"),
+    )
+    note = None
+    if request.device == "here":
+        request, note = _here(request)
+    return _finish(answer(request, hub=given["hub"]), given, note)
+
+
+def _with_files(model: str | None, given: dict[str, Any]) -> str:
+    """Return what names the model: the argument, or the file of ``--config``."""
+    if given["config_file"] is not None:
+        path = Path(given["config_file"])
+        if not path.is_file():
+            raise UnreadableFileError(f"--config: {path}: no such file; expected a config.json")
+        return str(path.absolute())
+    if model is None:
+        raise click.UsageError("missing MODEL: a name from `vramfit models`, a Hub id or a path; or --config FILE")
+    return model
+
+
+def _here(request: Request) -> tuple[Request, str]:
+    """Ask the driver which cards this machine has and take the smallest as the one to fit on."""
+    found = cards()
+    smallest = min(found, key=lambda card: card.total_bytes)
+    note = f"this machine: {len(found)} x {smallest.product}, {smallest.free_bytes:,} of {smallest.total_bytes:,} bytes free"
+    try:
+        device: str | None = find_device(smallest.product).name
+    except UnknownNameError:
+        device = None
+    return replace(request, device=device, device_memory_bytes=request.device_memory_bytes or smallest.total_bytes), note
+
+
+def _finish(answered: Answer, given: dict[str, Any], note: str | None = None) -> int:
+    """Print the answer; return the exit code."""
+    if given["as_json"]:
+        from vramfit.wire import answer_to_json  # noqa: PLC0415 - only JSON pays for msgspec
+
+        click.echo(answer_to_json(answered))
+    else:
+        first = () if note is None else (Section("", (Row(note, tone=Tone.QUIET),)),)
+        show((*first, *sections(answered)))
+    if given["check"] and answered.fit.verdict not in {Verdict.FITS, Verdict.TIGHT}:
+        return NOT_FITTING
+    return 0
+
+
+@click.command()
+@click.option("--request", "source", required=True, help="File with a request in JSON, version 1; - = standard input.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole answer as JSON, version 1.")
+@click.option("--check", is_flag=True, help="Exit with 1 when it does not fit.")
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of request and answer instead.")
+def estimate(source: str, **given: Any) -> int:  # noqa: ANN401 - click's options, named in the decorators above
+    """Answer a request in JSON, as scripts and services ask it."""
+    from vramfit.wire import REQUEST_LIMIT_BYTES, answer_schema, request_from_json, request_schema  # noqa: PLC0415
+
+    if given["schema"]:
+        from vramfit.cli.show import show_json  # noqa: PLC0415
+
+        show_json({"request": request_schema(), "answer": answer_schema()})
+        return 0
+    if source == "-":
+        text = sys.stdin.buffer.read(REQUEST_LIMIT_BYTES + 1)
+    else:
+        text = _read(Path(source), REQUEST_LIMIT_BYTES + 1)
+    return _finish(answer(request_from_json(text, source)), given)
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(limit)
+    except OSError as error:
+        raise UnreadableFileError(f"--request: {path}: {error.strerror}; expected a file with a request in JSON") from error

@@ -1,0 +1,1 @@
+"""Chooses words and colours for people, never numbers."""
