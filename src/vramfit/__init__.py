@@ -19,8 +19,9 @@ from vramfit.request import Inference, Plan, Request
 from vramfit.result import Answer, Breakdown, Estimate, Fit, Item, Verdict
 from vramfit.source import read_model
 from vramfit.spec import ModelSpec
+from vramfit.version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "Answer",

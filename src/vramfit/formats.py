@@ -44,13 +44,13 @@ class StorageFormat:
     over_rows: bool = True
     """Blocks end with the row (True) or run over the flattened tensor (False)."""
     row_bytes: int = 0
-    """Extra bytes per output row, such as a scale."""
+    """Bytes beside the blocks per output row, such as a scale."""
     column_bytes: int = 0
-    """Extra bytes per input column, such as GPTQ's group index."""
+    """Bytes beside the blocks per input column, such as GPTQ's group index."""
     tile_elements: int = 0
     """Side of the square tile that shares one fp32 scale; 0 = no tiles."""
     tensor_bytes: int = 0
-    """Extra bytes per tensor, such as a scale or a code table."""
+    """Bytes beside the blocks per tensor, such as a scale or a code table."""
     second_block: int = 0
     """Double quantisation: one fp32 per this many blocks; 0 = none."""
     group_elements: int = 0

@@ -57,8 +57,6 @@ def load_model(path: Path) -> ModelSpec:
         UnreadableFileError: no such file, or no ``config.json`` beside a ``*.safetensors`` file.
     """
     from vramfit.readers.json_text import load_json_object  # noqa: PLC0415 - only paid for when a file is read
-    from vramfit.readers.safetensors import load_checkpoint  # noqa: PLC0415
-    from vramfit.readers.witness import attach  # noqa: PLC0415
 
     path = path.expanduser()
     if not path.exists():
@@ -71,7 +69,12 @@ def load_model(path: Path) -> ModelSpec:
             f"{folder}: no config.json there: expected one beside the weights; a header names tensors but not layers"
         )
     spec = read_config(load_json_object(config, CONFIG_LIMIT_BYTES), folder.resolve().name or str(path))
-    return spec if weights is None else attach(spec, load_checkpoint(weights))
+    if weights is None:
+        return spec
+    from vramfit.readers.safetensors import load_checkpoint  # noqa: PLC0415
+    from vramfit.readers.witness import attach  # noqa: PLC0415
+
+    return attach(spec, load_checkpoint(weights))
 
 
 def _weights_in(folder: Path) -> Path | None:

@@ -107,7 +107,7 @@ def _with_lengths(workload: Inference, model: ModelSpec, choices: list[Choice]) 
 
 def _check_lengths(context: Size, prompt: Size, new: Size) -> None:
     """Refuse lengths that contradict one another."""
-    wrong = (prompt + new > context) | (prompt < 1)
+    wrong = (prompt + new > context) | (prompt < 1) | (new < 0)
     if wrong.any() if is_array(wrong) else wrong:
         raise InvalidValueError(
             "workload.context_tokens", context, f"at least prompt_tokens ({prompt}) + new_tokens ({new}), prompt at least 1"

@@ -219,7 +219,7 @@ def request_from_mapping(values: Mapping[str, object]) -> Request:
     if isinstance(values.get("plan"), Mapping):
         _check_names(values["plan"], PlanWire, "plan.")  # type: ignore[arg-type]
     try:
-        wire = msgspec.convert(values, RequestWire)
+        wire = msgspec.convert(_without_nulls(values), RequestWire)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$.")
         raise InvalidValueError(path.rstrip("`") or "request", _at(values, path.rstrip("`")), message) from error
@@ -237,6 +237,15 @@ def _check_names(values: object, struct: type[msgspec.Struct], prefix: str, also
         close = nearest(str(name), known)
         hint = f"nearest: {', '.join(close)}" if close else ""
         raise InvalidValueError(f"{prefix}{name}"[:200], value, f"a known field ({', '.join(sorted(known))})", hint)
+
+
+def _without_nulls(values: Mapping[str, object]) -> dict[str, object]:
+    """Return the object without fields that are null: absent and null mean the same."""
+    return {
+        name: _without_nulls(value) if isinstance(value, Mapping) and name != "config" else value
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def _at(values: Mapping[str, object], path: str) -> object:

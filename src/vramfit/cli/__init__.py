@@ -65,9 +65,9 @@ def build() -> Any:  # noqa: ANN401 - click is imported late
 
 
 def _version() -> str:
-    from vramfit import __version__  # noqa: PLC0415
+    from vramfit.version import VERSION  # noqa: PLC0415
 
-    return __version__
+    return VERSION
 
 
 def run(group: Any, args: list[str]) -> None:  # noqa: ANN401 - click is imported late

@@ -14,7 +14,7 @@ from vramfit.catalogue.device import find_device
 from vramfit.cli.here import cards
 from vramfit.cli.show import show
 from vramfit.errors import UnknownNameError, UnreadableFileError
-from vramfit.report.answer import sections
+from vramfit.report.answer import brief, sections
 from vramfit.report.rows import Row, Section, Tone
 from vramfit.request import ATTENTIONS, ENGINES, Inference, Plan, Request
 from vramfit.result import Answer, Verdict
@@ -48,6 +48,7 @@ NOT_FITTING = 1
 @click.option("--config", "config_file", help="Read this config.json instead of looking the model up.")
 @click.option("--hub", is_flag=True, help="Ask the Hub even if the catalogue knows the model.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole answer as JSON, version 1.")
+@click.option("--brief", is_flag=True, help="Verdict, sums and limits only.")
 @click.option("--check", is_flag=True, help="Exit with 1 when it does not fit.")
 def infer(model: str | None, **given: Any) -> int:  # noqa: ANN401 - click's options, named in the decorators above
     """Say what a model needs to run, and on what it fits.
@@ -104,7 +105,7 @@ def _finish(answered: Answer, given: dict[str, Any], note: str | None = None) ->
         click.echo(answer_to_json(answered))
     else:
         first = () if note is None else (Section("", (Row(note, tone=Tone.QUIET),)),)
-        show((*first, *sections(answered)))
+        show((*first, *(brief(answered) if given.get("brief") else sections(answered))))
     if given["check"] and answered.fit.verdict not in {Verdict.FITS, Verdict.TIGHT}:
         return NOT_FITTING
     return 0

@@ -78,7 +78,7 @@ def explain(topic: str, item: str, as_json: bool, gpu: str | None, **workload: o
     vramfit explain formats
     vramfit explain llama-3.1-8b kv_cache --context 32768
     """
-    from vramfit.report.components import component, names  # noqa: PLC0415
+    from vramfit.components import component, names  # noqa: PLC0415
 
     if topic == "formats":
         parts = formats()

@@ -23,7 +23,8 @@ class Fields:
     assumed: list[str] = field(default_factory=list)
     """Class defaults that were taken because the field is absent; shared by all sections."""
 
-    def _at(self, name: str) -> str:
+    def at(self, name: str) -> str:
+        """Return the full path of a field, for an error."""
         return f"{self.path}.{name}" if self.path else name
 
     def integer(self, name: str, default: int | None = None, *, largest: int = LARGEST_WIDTH, smallest: int = 1) -> int:
@@ -37,26 +38,32 @@ class Fields:
         if value is None:
             if default is None:
                 raise UnsupportedModelError(
-                    f"{self._at(name)}: missing: expected an integer from {smallest} to {largest:,}; "
+                    f"{self.at(name)}: missing: expected an integer from {smallest} to {largest:,}; "
                     "take the model's complete config.json"
                 )
-            self.assumed.append(f"{self._at(name)} = {default} (class default in transformers; the configuration has none)")
+            self.assume(name, default)
             return default
         if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value <= largest:
-            raise InvalidValueError(self._at(name), value, f"an integer from {smallest} to {largest:,}")
+            raise InvalidValueError(self.at(name), value, f"an integer from {smallest} to {largest:,}")
         return value
 
     def optional(self, name: str, *, largest: int = LARGEST_WIDTH, smallest: int = 1) -> int | None:
         """Return a bounded integer, or None when the field is absent or null."""
         return None if self.values.get(name) is None else self.integer(name, largest=largest, smallest=smallest)
 
-    def flag(self, name: str, *, default: bool) -> bool:
-        """Return a boolean; absent or null = ``default``."""
+    def assume(self, name: str, value: object, why: str = "class default in transformers; the configuration has none") -> None:
+        """Record what was taken for a field that is absent."""
+        self.assumed.append(f"{self.at(name)} = {value} ({why})")
+
+    def flag(self, name: str, *, default: bool, recorded: bool = False) -> bool:
+        """Return a boolean; absent or null = ``default``, which is recorded when whole matrices depend on it."""
         value = self.values.get(name)
         if value is None:
+            if recorded:
+                self.assume(name, default)
             return default
         if not isinstance(value, bool):
-            raise InvalidValueError(self._at(name), value, "true or false")
+            raise InvalidValueError(self.at(name), value, "true or false")
         return value
 
     def text(self, name: str) -> str | None:
@@ -64,7 +71,7 @@ class Fields:
         value = self.values.get(name)
         if value is None or isinstance(value, str):
             return value
-        raise InvalidValueError(self._at(name), value, "a text")
+        raise InvalidValueError(self.at(name), value, "a text")
 
     def words(self, name: str, known: tuple[str, ...], count: int) -> tuple[str, ...] | None:
         """Return a list with one known word per layer, or None when the field is absent or null."""
@@ -72,10 +79,10 @@ class Fields:
         if value is None:
             return None
         if not isinstance(value, list) or len(value) != count:
-            raise InvalidValueError(self._at(name), value, f"a list of {count} words, one per layer")
+            raise InvalidValueError(self.at(name), value, f"a list of {count} words, one per layer")
         for i, word in enumerate(value):
             if word not in known:
-                raise InvalidValueError(f"{self._at(name)}[{i}]", word, f"one of {', '.join(known)}")
+                raise InvalidValueError(f"{self.at(name)}[{i}]", word, f"one of {', '.join(known)}")
         return tuple(value)
 
     def integers(self, name: str, largest: int) -> frozenset[int]:
@@ -84,28 +91,32 @@ class Fields:
         if value is None:
             return frozenset()
         if not isinstance(value, list) or len(value) > largest:
-            raise InvalidValueError(self._at(name), value, f"a list of at most {largest} integers")
+            raise InvalidValueError(self.at(name), value, f"a list of at most {largest} integers")
         for i, entry in enumerate(value):
             if isinstance(entry, bool) or not isinstance(entry, int) or not 0 <= entry < largest:
-                raise InvalidValueError(f"{self._at(name)}[{i}]", entry, f"an integer from 0 to {largest - 1}")
+                raise InvalidValueError(f"{self.at(name)}[{i}]", entry, f"an integer from 0 to {largest - 1}")
         return frozenset(value)
 
     def section(self, name: str) -> Fields:
         """Return a nested section."""
         value = self.values.get(name)
         if not isinstance(value, Mapping):
-            raise InvalidValueError(self._at(name), value, "an object")
-        return Fields(value, self._at(name), self.assumed)
+            raise InvalidValueError(self.at(name), value, "an object")
+        return Fields(value, self.at(name), self.assumed)
 
     def has(self, name: str) -> bool:
         """Say whether the field is there and not null."""
         return self.values.get(name) is not None
 
+    def absent(self, name: str) -> bool:
+        """Say whether the field is not there at all; null is an answer where the family has one for it."""
+        return name not in self.values
+
     def refuse(self, name: str, why: str) -> None:
         """Refuse a field that changes the model's shapes in a way that is not understood."""
         if self.has(name) and self.values[name] is not False:
             raise UnsupportedModelError(
-                f"{self._at(name)}: {self.values[name]!r:.100}: {why}; not understood in this version, so no number is given"
+                f"{self.at(name)}: {self.values[name]!r:.100}: {why}; not understood in this version, so no number is given"
             )
 
     @property

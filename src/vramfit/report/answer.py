@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from vramfit.report.rows import Row, Section, Tone
+from vramfit.report.words import count_of
 from vramfit.result import ALWAYS, Answer, Breakdown, Counter, Item, Verdict
 from vramfit.units import format_bytes, format_count, format_gib
 
@@ -18,8 +19,17 @@ GROUPS = {
     "logits": "logits",
     "runtime": "CUDA, libraries, allocator",
 }
+SMALLEST_BAND_BYTES = 10 * 2**20
+"""A band narrower than what two decimals of a GiB show is left out."""
 MOST_OPTIONS = 10
 MOST_CHANGES = 6
+
+
+def brief(answer: Answer) -> tuple[Section, ...]:
+    """Return the verdict, what each group takes, and how far it goes."""
+    memory = _memory(answer)
+    groups = Section(memory.title, tuple(row for row in memory.rows if row.indent == 0))
+    return (_headline(answer), groups, *_changes(answer, most=2), *_limits(answer))
 
 
 def sections(answer: Answer) -> tuple[Section, ...]:
@@ -78,7 +88,7 @@ def _asked(answer: Answer) -> str:
     estimate, workload = answer.estimate, answer.request.workload
     cache = f"{format_bytes(estimate.kv_bytes_per_token)} of cache per token" if estimate.kv_bytes_per_token else "no cache"
     weights = f"weights {format_gib(estimate.weights_bytes)} GiB"
-    return f"{workload.batch} sequences of {workload.context_tokens:,} tokens, engine {workload.engine}; {weights}, {cache}"
+    return f"{count_of(workload.batch, 'sequence')} of {workload.context_tokens:,} tokens, engine {workload.engine}; {weights}, {cache}"
 
 
 def _memory(answer: Answer) -> Section:
@@ -101,7 +111,7 @@ def _memory(answer: Answer) -> Section:
 
 def _item(item: Item, *, at_peak: bool) -> Row:
     band = ""
-    if item.high_bytes - item.low_bytes > item.bytes // 100:
+    if item.high_bytes - item.low_bytes > SMALLEST_BAND_BYTES:
         band = f" ({format_gib(item.low_bytes)} to {format_gib(item.high_bytes)})"
     phases = "" if item.phases == ALWAYS or at_peak else f" [only {', '.join(p.value for p in item.phases)}]"
     name = item.name.split("/")[1].replace("_", " ")
@@ -126,11 +136,11 @@ def _readings(worst: Breakdown) -> Iterable[str]:
     return (format_gib(worst.peak(counter).expected_bytes) for counter in Counter)
 
 
-def _changes(answer: Answer) -> Iterable[Section]:
+def _changes(answer: Answer, most: int = MOST_CHANGES) -> Iterable[Section]:
     if not answer.changes:
         return
     rows = []
-    for change in answer.changes[:MOST_CHANGES]:
+    for change in answer.changes[:most]:
         after = f"{change.verdict.value}, {format_gib(abs(change.margin_bytes))} GiB {'left' if change.margin_bytes >= 0 else 'short'}"
         rows.append(Row(change.flags, f"-{format_gib(change.saves_bytes)}", f"{after}; {change.note}", TONES[change.verdict]))
     yield Section("What to change, GiB saved on the fullest device", tuple(rows))

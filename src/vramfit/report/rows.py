@@ -48,8 +48,8 @@ def bar(share: float, *, ascii_only: bool) -> str:
     >>> bar(0.5, ascii_only=True)
     '##########'
     """
-    full = "#" if ascii_only else "█"
+    full = "#" if ascii_only else "\u2588"
     filled = round(max(0.0, min(1.0, share)) * BAR_WIDTH)
     if not filled and share > 0:
-        return "." if ascii_only else "▏"
+        return "." if ascii_only else "\u258f"
     return full * filled

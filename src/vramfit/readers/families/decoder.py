@@ -44,28 +44,54 @@ def head_dim(fields: Fields, hidden_size: int, heads: int, default: int | None =
         return fields.integer("head_dim", default)
     if hidden_size % heads:
         raise InvalidValueError(
-            "num_attention_heads", heads, f"a divisor of hidden_size ({hidden_size})", "or a head_dim beside it"
+            fields.at("num_attention_heads"), heads, f"a divisor of hidden_size ({hidden_size})", "or a head_dim beside it"
         )
     return hidden_size // heads
 
 
-def grouped_query(fields: Fields, hidden_size: int, *, window: int | None = None, default_dim: int | None = None) -> GroupedQuery:
-    """Return the facts of grouped-query attention; absent KV heads = as many as heads."""
+def grouped_query(
+    fields: Fields,
+    hidden_size: int,
+    *,
+    window: int | None = None,
+    default_dim: int | None = None,
+    default_kv: int | None = None,
+) -> GroupedQuery:
+    """Return the facts of grouped-query attention; ``default_dim`` and ``default_kv`` are the family's class defaults."""
     heads = fields.integer("num_attention_heads")
     return GroupedQuery(
         num_attention_heads=heads,
-        num_key_value_heads=kv_heads(fields, heads),
+        num_key_value_heads=kv_heads(fields, heads, default_kv),
         head_dim=head_dim(fields, hidden_size, heads, default_dim),
         window_tokens=window,
     )
 
 
-def kv_heads(fields: Fields, heads: int) -> int:
-    """Return the number of KV heads; it must divide the number of heads."""
-    count = fields.optional("num_key_value_heads") or heads
+def kv_heads(fields: Fields, heads: int, default: int | None = None) -> int:
+    """Return the number of KV heads, which must divide the number of heads.
+
+    Null means as many as heads; absent means the family's class default, and as many as heads where that is null.
+    """
+    count = fields.optional("num_key_value_heads")
+    if count is None and fields.absent("num_key_value_heads"):
+        count = default or heads
+        fields.assume("num_key_value_heads", count)
+    count = count or heads
     if heads % count:
-        raise InvalidValueError(f"{fields.path + '.' if fields.path else ''}num_key_value_heads", count, f"a divisor of num_attention_heads ({heads})")
+        raise InvalidValueError(fields.at("num_key_value_heads"), count, f"a divisor of num_attention_heads ({heads})")
     return count
+
+
+def window_tokens(fields: Fields, default: int | None = None) -> int | None:
+    """Return ``sliding_window``: null means none, absent means the family's class default."""
+    if fields.absent("sliding_window") and default is not None:
+        return fields.integer("sliding_window", default, largest=LARGEST_CONTEXT)
+    return fields.optional("sliding_window", largest=LARGEST_CONTEXT)
+
+
+def is_tied(fields: Fields, *, default: bool = False) -> bool:
+    """Say whether the output projection is the token embedding; a default is recorded, for it decides a whole matrix."""
+    return fields.flag("tie_word_embeddings", default=default, recorded=True)
 
 
 def attention_tensors(
@@ -160,5 +186,5 @@ def windows(fields: Fields, window: int | None, pattern: tuple[bool, ...]) -> tu
     types = fields.words("layer_types", known, len(pattern))
     slides = pattern if types is None else tuple(t == "sliding_attention" for t in types)
     if window is None and types is not None and any(slides):
-        raise InvalidValueError("sliding_window", None, "the number of tokens, since layer_types names sliding_attention")
+        raise InvalidValueError(fields.at("sliding_window"), None, "the number of tokens, since layer_types names sliding_attention")
     return tuple(window if s else None for s in slides)

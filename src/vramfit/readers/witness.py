@@ -1,0 +1,202 @@
+"""Two ways to know the weights, compared name for name and shape for shape: a file's header and a spec's inventory.
+
+A quantised file splits one matrix into several tensors (codes, scales, zeros); they are put together
+again by their stem and compared by their bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+from vramfit.formats import BF16, FP16, FP32, StorageFormat
+from vramfit.readers.safetensors import Checkpoint, StoredTensor
+from vramfit.spec import Layer, ModelSpec, Part, Tensor, inventory
+
+PLAIN = {"F32": FP32, "F16": FP16, "BF16": BF16}
+COMPANIONS = {
+    ".qweight": ".weight", ".qzeros": ".weight", ".scales": ".weight", ".g_idx": ".weight",
+    ".weight_scale_inv": ".weight", ".weight_scale": ".weight", ".input_scale": ".weight",
+    ".weight.absmax": ".weight", ".weight.quant_map": ".weight", ".weight.nested_absmax": ".weight",
+    ".weight.nested_quant_map": ".weight", ".SCB": ".weight", ".weight_format": ".weight",
+    "_blocks": "", "_scales": "",
+}  # fmt: skip
+"""Ending of a stored tensor -> ending of the tensor that it is a part of (GPTQ, AWQ, fp8, bitsandbytes, MXFP4)."""
+BITSANDBYTES_STATE = ".weight.quant_state."
+
+RENAMINGS: tuple[tuple[tuple[str, str], ...], ...] = (
+    (),
+    (("transformer.", ""),),
+    (("backbone.", "model."),),
+    (("", "model."),),
+    (("bert.", ""),),
+    (
+        ("language_model.model.", "model.language_model."),
+        ("language_model.lm_head.", "lm_head."),
+        ("vision_tower.", "model.vision_tower."),
+        ("multi_modal_projector.", "model.multi_modal_projector."),
+    ),
+)
+"""Our beginning of a name -> another one that published files have; the first set that fits most names is taken."""
+
+NOT_LOADED = ("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", "embeddings.position_ids")
+"""Endings of buffers that old files hold and a load leaves out."""
+SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What a header and an inventory disagree about; all empty = they are the same list."""
+
+    missing: tuple[str, ...]
+    """Implied, not in the file."""
+    unexpected: tuple[str, ...]
+    """In the file, not implied."""
+    reshaped: tuple[str, ...]
+    """In both with another shape, or another number of bytes when quantised."""
+    left_on_disk: tuple[str, ...]
+    """In the file and understood, but not loaded: prediction heads, old buffers, a copy of the tied embedding."""
+    formats: Mapping[str, StorageFormat]
+    """Plain format in which the file holds a tensor, by our name, where the scheme says another."""
+
+    @property
+    def agrees(self) -> bool:
+        """True when every implied tensor is there as implied, and nothing else is."""
+        return not (self.missing or self.unexpected or self.reshaped)
+
+
+def compare(spec: ModelSpec, checkpoint: Checkpoint) -> Comparison:
+    """Compare the implied tensors with those of a file, name for name and shape for shape."""
+    implied = {t.name: t for t in inventory(spec)}
+    optional = {t.name for t in inventory(replace(spec, embeddings=(), layers=(), head=(), parts=_not_resident(spec)))}
+    stored = _by_stem(checkpoint)
+    names = _named_as_in_file(implied, stored)
+    missing, reshaped, formats = [], [], {}
+    for name, tensor in implied.items():
+        found = stored.pop(names[name], None)
+        if found is None:
+            missing.append(name)
+        elif not _same(tensor, found, spec):
+            reshaped.append(name)
+        else:
+            stored_as = PLAIN.get(found[0].dtype) if len(found) == 1 else None
+            if stored_as is not None and stored_as != spec.scheme.format_of(tensor):
+                formats[name] = stored_as
+    spare = {name for name in stored if name.endswith(NOT_LOADED) or (spec.tied and name.endswith("lm_head.weight"))}
+    there = [name for name in optional if name not in missing]
+    return Comparison(
+        missing=tuple(name for name in missing if name not in optional),
+        unexpected=tuple(name for name in stored if name not in spare),
+        reshaped=tuple(reshaped),
+        left_on_disk=(*sorted(spare), *sorted(there)),
+        formats=formats,
+    )
+
+
+def _not_resident(spec: ModelSpec) -> tuple[Part, ...]:
+    return tuple(part for part in spec.parts if not part.resident)
+
+
+def _by_stem(checkpoint: Checkpoint) -> dict[str, list[StoredTensor]]:
+    """Group stored tensors by the tensor that they are parts of."""
+    found: dict[str, list[StoredTensor]] = {}
+    for tensor in checkpoint.tensors:
+        found.setdefault(stem(tensor.name), []).append(tensor)
+    return found
+
+
+def stem(name: str) -> str:
+    """Return the name of the tensor that a stored one is a part of; its own when it is whole.
+
+    >>> stem("model.layers.0.mlp.up_proj.qzeros"), stem("mlp.experts.down_proj_blocks")
+    ('model.layers.0.mlp.up_proj.weight', 'mlp.experts.down_proj')
+    """
+    before, state, _ = name.partition(BITSANDBYTES_STATE)
+    if state:
+        return f"{before}.weight"
+    for ending, whole in COMPANIONS.items():
+        if name.endswith(ending):
+            return name.removesuffix(ending) + whole
+    return name
+
+
+def _named_as_in_file(implied: Iterable[str], stored: Mapping[str, object]) -> dict[str, str]:
+    """Return our name -> the file's, by the set of renamings that finds most."""
+    candidates = [{name: _renamed(name, renaming) for name in implied} for renaming in RENAMINGS]
+    return max(candidates, key=lambda names: sum(other in stored for other in names.values()))
+
+
+def _renamed(name: str, renaming: tuple[tuple[str, str], ...]) -> str:
+    for ours, theirs in renaming:
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name
+
+
+def _same(tensor: Tensor, found: list[StoredTensor], spec: ModelSpec) -> bool:
+    """Say whether the stored parts are the implied tensor: same shape, or same bytes when it is split or packed."""
+    fmt = spec.scheme.format_of(tensor)
+    if len(found) == 1 and (fmt.is_plain or found[0].dtype in PLAIN):
+        return found[0].shape == tensor.shape
+    whole = [part for part in found if part.shape == tensor.shape]
+    size = sum(part.num_bytes for part in found if prod(part.shape) > 1)
+    exact = fmt.tensor_size(tensor.shape)
+    beside = fmt.tensor_bytes + 4 * sum(prod(part.shape) <= 1 for part in found)
+    return (bool(whole) or len(found) > 1) and abs(size - exact) <= max(beside, exact // 500)
+
+
+def attach(spec: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
+    """Return the spec with what the header proves: exact when both lists agree, with the differences named when not."""
+    found = compare(spec, checkpoint)
+    notes = list(spec.assumptions)
+    if found.left_on_disk:
+        notes.append(f"{checkpoint.where} also holds {_listed(found.left_on_disk)}: not loaded")
+    for what, names in (("lacks", found.missing), ("also holds", found.unexpected), ("has other shapes for", found.reshaped)):
+        if names:
+            notes.append(f"{checkpoint.where} {what} {_listed(names)}: weights are derived from the configuration instead")
+    if not found.agrees:
+        return replace(spec, assumptions=tuple(notes))
+    evidence = f"{len(checkpoint.tensors):,} tensors of {checkpoint.where}"
+    return replace(_with_formats(spec, found.formats), evidence=evidence, assumptions=tuple(notes))
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"[:300]
+
+
+def _with_formats(spec: ModelSpec, formats: Mapping[str, StorageFormat]) -> ModelSpec:
+    """Return the spec whose tensors are stored as the file has them; equal layers stay one object."""
+    if not formats:
+        return spec
+
+    def outside(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(replace(t, stored=formats[t.name]) if t.name in formats else t for t in tensors)
+
+    kinds: dict[tuple[object, ...], Layer] = {}
+
+    def stack(layers: tuple[Layer, ...], prefix: str, first: int) -> tuple[Layer, ...]:
+        kept = []
+        for number, layer in enumerate(layers, start=first):
+            before = prefix.replace("{layer}", str(number))
+            stored = tuple(formats.get(before + t.name.replace("{expert}", "0")) for t in layer.tensors)
+            key = (id(layer), stored)
+            if key not in kinds:
+                kinds[key] = replace(layer, tensors=_stored(layer.tensors, stored))
+            kept.append(kinds[key])
+        return tuple(kept)
+
+    return replace(
+        spec,
+        embeddings=outside(spec.embeddings),
+        layers=stack(spec.layers, spec.layer_prefix, 0),
+        head=outside(spec.head),
+        parts=tuple(
+            replace(p, tensors=outside(p.tensors), layers=stack(p.layers, p.layer_prefix, p.first_layer)) for p in spec.parts
+        ),
+    )
+
+
+def _stored(tensors: tuple[Tensor, ...], formats: tuple[StorageFormat | None, ...]) -> tuple[Tensor, ...]:
+    return tuple(t if f is None else replace(t, stored=f) for t, f in zip(tensors, formats, strict=True))
