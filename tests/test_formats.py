@@ -26,7 +26,7 @@ def test_nf4_double_quantisation_by_hand() -> None:
 
 
 def test_gptq_by_hand() -> None:
-    """128 x 256 (out x in), groups of 128: 16,384 B codes, 2 x 128 scales of 2 B, 2 x 16 words of zeros, 256 int32 indices."""
+    """128 x 256, groups of 128: 16,384 B codes, 2 x 128 scales of 2 B, 2 x 16 words of zeros, 256 int32 indices."""
     assert 16_384 + 512 + 128 + 1_024 == weight_format("gptq-int4").tensor_size((128, 256))
 
 
@@ -59,7 +59,7 @@ def test_names_ignore_case_and_punctuation(name: str) -> None:
 
 def test_unknown_formats_name_the_nearest() -> None:
     """fp9 is refused, fp8 is offered."""
-    with pytest.raises(UnknownNameError, match="nearest: .*fp8"):
+    with pytest.raises(UnknownNameError, match=r"nearest: .*fp8"):
         weight_format("fp9")
     with pytest.raises(UnknownNameError, match=r"workload\.kv_format: 'fp9'.*fp8"):
         kv_format("fp9")

@@ -28,7 +28,7 @@ def repeated_parameters(model: ModelSpec) -> int:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_device_is_the_identity(name: str) -> None:
-    """tp = 1 and pp = 1 change nothing but leave out what a plain load leaves on disk."""
+    """Tp = 1 and pp = 1 change nothing but leave out what a plain load leaves on disk."""
     model = read_model(name)
     (only,) = shards(model, Plan())
     assert model.layers == only.model.layers

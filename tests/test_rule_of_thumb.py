@@ -27,7 +27,14 @@ B = 10**9
 
 @pytest.mark.parametrize(
     ("parameters", "bits", "size"),
-    [(1 * B, 32, 4 * B), (1 * B, 16, 2 * B), (1 * B, 8, 1 * B), (1 * B, 4, B // 2), (13 * B, 8, 13 * B), (7 * B, 16, 14 * B)],
+    [
+        (1 * B, 32, 4 * B),
+        (1 * B, 16, 2 * B),
+        (1 * B, 8, 1 * B),
+        (1 * B, 4, B // 2),
+        (13 * B, 8, 13 * B),
+        (7 * B, 16, 14 * B),
+    ],
 )
 def test_bytes_per_parameter(parameters: int, bits: int, size: int) -> None:
     """4, 2, 1 and 0.5 bytes."""

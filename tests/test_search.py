@@ -82,7 +82,9 @@ def test_options_start_with_the_named_kind_and_then_grow() -> None:
 def test_changes_hold_what_they_promise() -> None:
     """Each change's flags, put into the request, give the verdict it announces."""
     asked = Request(
-        model="meta-llama/Llama-3.1-70B-Instruct", workload=Inference(context_tokens=8192, batch=4), device="a100-sxm-80gb"
+        model="meta-llama/Llama-3.1-70B-Instruct",
+        workload=Inference(context_tokens=8192, batch=4),
+        device="a100-sxm-80gb",
     )
     given_answer = answer(asked)
     assert Verdict.DOES_NOT_FIT is given_answer.fit.verdict
@@ -104,7 +106,10 @@ def test_headroom_is_taken_from_the_margin() -> None:
 def test_device_count_alone_chooses_the_plan() -> None:
     """Two cards and no degrees: the plan with the largest margin, named among the choices."""
     asked = Request(
-        model="meta-llama/Llama-3.1-70B-Instruct", workload=Inference(context_tokens=8192), device="h100-sxm-80gb", device_count=4
+        model="meta-llama/Llama-3.1-70B-Instruct",
+        workload=Inference(context_tokens=8192),
+        device="h100-sxm-80gb",
+        device_count=4,
     )
     assert any("plan" == c.field for c in answer(asked).estimate.choices)
 
@@ -112,10 +117,18 @@ def test_device_count_alone_chooses_the_plan() -> None:
 @pytest.mark.parametrize(
     ("request_", "error", "message"),
     [
-        (Request(model="llama-3.1-8b", workload=Inference(), plan=Plan(tp=2), device_count=3), ImpossiblePlanError, "expected 2"),
+        (
+            Request(model="llama-3.1-8b", workload=Inference(), plan=Plan(tp=2), device_count=3),
+            ImpossiblePlanError,
+            "expected 2",
+        ),
         (Request(model="llama-3.1-8b", workload=Inference(), device_count=2), InvalidValueError, "device_count"),
         (Request(model="llama-3.1-8b", workload=Inference(), device="a101"), UnknownNameError, "nearest"),
-        (Request(model="llama-3.1-8b", workload=Inference(), device_memory_bytes=0), InvalidValueError, "device_memory_bytes"),
+        (
+            Request(model="llama-3.1-8b", workload=Inference(), device_memory_bytes=0),
+            InvalidValueError,
+            "device_memory_bytes",
+        ),
         (Request(model="llama-3.1-9b", workload=Inference()), UnknownNameError, "nearest"),
         (Request(workload=Inference()), InvalidValueError, "model"),
     ],

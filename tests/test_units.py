@@ -54,7 +54,9 @@ def test_gb_and_gib_are_not_the_same(text: str, size: int) -> None:
     assert size == parse_bytes(text)
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "-1GiB", "1e9", "1.0000000001GiB", "9" * 80, "80 gigs", "nan", "0", "0GiB"])
+@pytest.mark.parametrize(
+    "text", ["", "GiB", "-1GiB", "1e9", "1.0000000001GiB", "9" * 80, "80 gigs", "nan", "0", "0GiB"]
+)
 def test_what_is_no_size_is_refused(text: str) -> None:
     """One error names the path and what was expected."""
     with pytest.raises(InvalidValueError, match="size"):

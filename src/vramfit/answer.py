@@ -107,7 +107,9 @@ def _plan(request: Request, model: ModelSpec, device: Device | None) -> tuple[Pl
             f"(dp_replicate {plan.dp_replicate} x tp {plan.tp} x pp {plan.pp}); change one of them"
         )
     if device is None:
-        raise InvalidValueError("device_count", num, "a device beside it, or a plan", "name a card with --gpu, or --tp/--pp")
+        raise InvalidValueError(
+            "device_count", num, "a device beside it, or a plan", "name a card with --gpu, or --tp/--pp"
+        )
     best = Plans(understand(model, request.workload)).best(num, device, request.headroom_bytes)
     if best is None:
         raise ImpossiblePlanError(

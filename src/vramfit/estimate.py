@@ -1,6 +1,6 @@
 """The way of the data, in one file: understand, cut, count, sum over time. Read this first.
 
-    config.json --read--> ModelSpec --cut by Plan--> Shard --formulas--> Breakdown --against Device--> Fit
+config.json --read--> ModelSpec --cut by Plan--> Shard --formulas--> Breakdown --against Device--> Fit
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ def count(understood: Understood, plan: Plan) -> Counted:
     """Cut the model and count what each distinct rank holds, whatever the device."""
     ranks = []
     for shard in shards(understood.model, plan):
-        items = [
-            item for component in COMPONENTS for item in component(shard, understood.workload, understood.engine)
-        ]
+        items = [item for component in COMPONENTS for item in component(shard, understood.workload, understood.engine)]
         ranks.append((shard, tuple(items)))
     return Counted(plan=plan, ranks=tuple(ranks))
 

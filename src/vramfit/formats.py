@@ -125,7 +125,12 @@ def _gguf(label: str, size: int, elements: int, fallback: str | None = None) -> 
     """Make a GGUF block type; rows that do not divide fall back as llama.cpp's quantiser does, at last to F16."""
     last = None if elements == 1 else f"gguf:{fallback or 'F16'}"
     return StorageFormat(
-        name=f"gguf:{label}", block_elements=elements, block_bytes=size, quantises=ALL_MATRICES, fallback=last, source=_GGML
+        name=f"gguf:{label}",
+        block_elements=elements,
+        block_bytes=size,
+        quantises=ALL_MATRICES,
+        fallback=last,
+        source=_GGML,
     )
 
 
@@ -161,7 +166,11 @@ NF4_DQ = StorageFormat(
 )  # fmt: skip
 MXFP4 = StorageFormat(name="mxfp4", block_elements=32, block_bytes=17, source=_MX)
 NVFP4 = StorageFormat(
-    name="nvfp4", block_elements=16, block_bytes=9, tensor_bytes=4, source="16 e2m1 elements, one e4m3 scale; fp32 per tensor"
+    name="nvfp4",
+    block_elements=16,
+    block_bytes=9,
+    tensor_bytes=4,
+    source="16 e2m1 elements, one e4m3 scale; fp32 per tensor",
 )
 
 _GGUF_TYPES = (
@@ -180,7 +189,8 @@ PLAIN = frozenset({"fp32", "fp16", "bf16"})
 WEIGHT_FORMATS: dict[str, StorageFormat] = {
     f.name: f
     for f in (
-        FP32, FP16, BF16, FP8, FP8_BLOCK, INT8, W8A8_INT8, INT4, GPTQ_INT4, AWQ_INT4, NF4, NF4_DQ, MXFP4, NVFP4, *_GGUF_TYPES
+        FP32, FP16, BF16, FP8, FP8_BLOCK, INT8, W8A8_INT8, INT4, GPTQ_INT4, AWQ_INT4, NF4, NF4_DQ, MXFP4,
+        NVFP4, *_GGUF_TYPES,
     )
 }  # fmt: skip
 
@@ -191,13 +201,16 @@ KV_FORMATS: dict[str, StorageFormat] = {
     "bf16": BF16,
     "fp8": StorageFormat(name="fp8", block_bytes=1, source="one byte per element; scales per layer are not counted"),
     "int8": StorageFormat(name="int8", block_bytes=1, source="one byte per element; scales per layer are not counted"),
-    "int4": StorageFormat(name="int4", block_elements=2, block_bytes=1, source="two elements a byte, scales not counted"),
+    "int4": StorageFormat(
+        name="int4", block_elements=2, block_bytes=1, source="two elements a byte, scales not counted"
+    ),
     "q8_0": StorageFormat(name="q8_0", block_elements=32, block_bytes=34, source=_KV),
     "q5_1": StorageFormat(name="q5_1", block_elements=32, block_bytes=24, source=_KV),
     "q5_0": StorageFormat(name="q5_0", block_elements=32, block_bytes=22, source=_KV),
     "q4_1": StorageFormat(name="q4_1", block_elements=32, block_bytes=20, source=_KV),
     "q4_0": StorageFormat(name="q4_0", block_elements=32, block_bytes=18, source=_KV),
 }
+
 
 def weight_format(name: str, group_size: int | None = None, path: str = "workload.weight_format") -> StorageFormat:
     """Return the format of that name, exactly, case and punctuation aside.

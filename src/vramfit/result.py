@@ -60,7 +60,14 @@ class Item:
 def exactly(name: str, size: Size, phases: tuple[Phase, ...], formula: str, source: str, basis: Basis) -> Item:
     """Make an item whose low and high are its expected bytes."""
     return Item(
-        name=name, bytes=size, low_bytes=size, high_bytes=size, phases=phases, basis=basis, formula=formula, source=source
+        name=name,
+        bytes=size,
+        low_bytes=size,
+        high_bytes=size,
+        phases=phases,
+        basis=basis,
+        formula=formula,
+        source=source,
     )
 
 

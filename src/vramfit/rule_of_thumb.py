@@ -157,7 +157,11 @@ def lora_rule(parameters: int, bits: int, trainable: int) -> Rule:
     check_size(trainable, "trainable")
     steps = (
         Step("frozen base", f"{parameters:,} parameters x {bits / 8:g} B", base),
-        Step("adapters", f"{trainable:,} trainable parameters x 16 B (fp32 weights, gradients, two moments)", 16 * trainable),
+        Step(
+            "adapters",
+            f"{trainable:,} trainable parameters x 16 B (fp32 weights, gradients, two moments)",
+            16 * trainable,
+        ),
         Step("together", f"{gb(base)} + {gb(16 * trainable)}", base + 16 * trainable),
     )
     ignores = ("activations, which LoRA hardly reduces: frozen layers still pass gradients", "the loss head")
@@ -183,7 +187,9 @@ def fp8_divided_twice(parameters: int) -> Rule:
         Step("with 20 % on top", f"{gb(twice)} x 1.2", _with_margin(twice, 20)),
     )
     right = serving_rule(parameters, 8).result_bytes
-    mistake = f"one byte per weight is already the 8-bit size; dividing by 32 / 8 starts from fp32. The rule says {gb(right)}"
+    mistake = (
+        f"one byte per weight is already the 8-bit size; dividing by 32 / 8 starts from fp32. The rule says {gb(right)}"
+    )
     return Rule(name="FP8 divided twice", steps=steps, source="seen on several pages", ignores=(), mistake=mistake)
 
 
@@ -207,7 +213,13 @@ def double_counted_training(parameters: int, bits: int) -> Rule:
         f"the factor 4 is weights + gradients + two moments; adding {gb(3 * size)} counts gradients and states twice. "
         f"The rule itself says {gb(4 * size)}, with 20 % {gb(_with_margin(4 * size, 20))}; activations are in neither"
     )
-    return Rule(name="gradients and states counted twice", steps=steps, source="a worked example on many pages", ignores=(), mistake=mistake)
+    return Rule(
+        name="gradients and states counted twice",
+        steps=steps,
+        source="a worked example on many pages",
+        ignores=(),
+        mistake=mistake,
+    )
 
 
 def cards_needed(size: int, capacity_bytes: int) -> int:
@@ -223,7 +235,9 @@ def cards_needed(size: int, capacity_bytes: int) -> int:
     return ceil_div(size, capacity_bytes)
 
 
-def all_rules(parameters: int, bits: int, *, training: bool = False, optimizer: str = "adamw", trainable: int | None = None) -> tuple[Rule, ...]:
+def all_rules(
+    parameters: int, bits: int, *, training: bool = False, optimizer: str = "adamw", trainable: int | None = None
+) -> tuple[Rule, ...]:
     """Return the rules for serving, or for training, and the known mistakes that belong to them."""
     if not training:
         rules = [weights_rule(parameters, bits), serving_rule(parameters, bits)]

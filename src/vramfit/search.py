@@ -19,7 +19,7 @@ from vramfit.request import Inference, Plan
 from vramfit.result import Change, DeviceOption, Fit, Limit, Verdict
 from vramfit.spec import ModelSpec
 from vramfit.understand import Understood, understand
-from vramfit.units import ceil_div, format_gib
+from vramfit.units import ceil_div
 
 MOST_DEVICES = 512
 MOST_TENSOR_RANKS = 8
@@ -166,11 +166,11 @@ def smallest_change(question: Question, context: Limit, batch: Limit, fewest: De
     weight format when neither suffices alone.
     """
     before = question.fit()
-    singles = [_change(question, before, *c) for c in _candidates(question, context, batch)]
+    singles = [_change(before, *c) for c in _candidates(question, context, batch)]
     enough = {c.flags for c in singles if c.verdict is Verdict.FITS}
-    singles += [_change(question, before, *c) for c in _pairs(question, enough)]
+    singles += [_change(before, *c) for c in _pairs(question, enough)]
     if fewest.count:
-        singles.append(_more_devices(question, before, fewest))
+        singles.append(_more_devices(before, fewest))
     helpful = [c for c in singles if c.saves_bytes > 0]
     return tuple(sorted(helpful, key=lambda c: (c.verdict is not Verdict.FITS, _sign(c) * c.saves_bytes)))
 
@@ -209,7 +209,7 @@ def _with(question: Question, weights: str | None = None, kv: str | None = None)
     return replace(question, workload=workload)
 
 
-def _change(question: Question, before: Fit, flags: str, changed: Question, note: str) -> Change:
+def _change(before: Fit, flags: str, changed: Question, note: str) -> Change:
     after = changed.fit()
     return Change(
         flags=flags,
@@ -220,13 +220,12 @@ def _change(question: Question, before: Fit, flags: str, changed: Question, note
     )
 
 
-def _more_devices(question: Question, before: Fit, fewest: DeviceOption) -> Change:
-    del question
+def _more_devices(before: Fit, fewest: DeviceOption) -> Change:
     degrees = [f"--{name} {value}" for name, value in (("tp", fewest.plan.tp), ("pp", fewest.plan.pp)) if value > 1]
     return Change(
         flags=" ".join([f"--gpus {fewest.count}", *degrees]),
         saves_bytes=fewest.margin_bytes - before.margin_bytes,
         verdict=fewest.verdict,
         margin_bytes=fewest.margin_bytes,
-        note=f"{fewest.count} devices, {format_gib(fewest.margin_bytes)} GiB left on the fullest",
+        note="more devices of the same kind",
     )

@@ -269,4 +269,12 @@ def _stack(layers: tuple[Layer, ...], prefix: str, first: int) -> Iterator[Tenso
         for t in layer.tensors:
             for expert in range(t.copies):
                 name = before + t.name.replace("{expert}", str(expert))
-                yield Tensor(name=name, shape=t.shape, role=t.role, cut=t.cut, experts=t.experts, stored=t.stored, buffer=t.buffer)
+                yield Tensor(
+                    name=name,
+                    shape=t.shape,
+                    role=t.role,
+                    cut=t.cut,
+                    experts=t.experts,
+                    stored=t.stored,
+                    buffer=t.buffer,
+                )

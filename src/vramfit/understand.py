@@ -58,7 +58,10 @@ def _scheme(model: ModelSpec, workload: Inference) -> Scheme:
     if workload.weight_format == "auto":
         if workload.group_size is not None:
             raise InvalidValueError(
-                "workload.group_size", workload.group_size, "a weight_format with groups beside it", "name one, e.g. int4"
+                "workload.group_size",
+                workload.group_size,
+                "a weight_format with groups beside it",
+                "name one, e.g. int4",
             )
         return model.scheme
     fmt = weight_format(workload.weight_format, workload.group_size)
@@ -110,7 +113,9 @@ def _check_lengths(context: Size, prompt: Size, new: Size) -> None:
     wrong = (prompt + new > context) | (prompt < 1) | (new < 0)
     if wrong.any() if is_array(wrong) else wrong:
         raise InvalidValueError(
-            "workload.context_tokens", context, f"at least prompt_tokens ({prompt}) + new_tokens ({new}), prompt at least 1"
+            "workload.context_tokens",
+            context,
+            f"at least prompt_tokens ({prompt}) + new_tokens ({new}), prompt at least 1",
         )
 
 

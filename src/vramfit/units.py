@@ -157,6 +157,8 @@ def check_size(value: object, path: str, *, smallest: int = 1) -> int:
     if getattr(getattr(value, "dtype", None), "kind", "") in {"i", "u"}:
         low, high = value.min(), value.max()  # type: ignore[attr-defined]
         if low < smallest or high > LARGEST_SIZE:
-            raise InvalidValueError(path, f"array from {low} to {high}", f"integers from {smallest} to {LARGEST_SIZE:,}")
+            raise InvalidValueError(
+                path, f"array from {low} to {high}", f"integers from {smallest} to {LARGEST_SIZE:,}"
+            )
         return value  # type: ignore[return-value]
     raise InvalidValueError(path, value, f"an integer from {smallest} to {LARGEST_SIZE:,}")

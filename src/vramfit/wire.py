@@ -31,8 +31,8 @@ LATER = {
     ),
     **dict.fromkeys(
         (
-            "dp_shard", "zero_stage", "sequence_parallel", "pp_schedule", "virtual_stages", "micro_batches", "cp", "ep", "etp",
-            "distributed_optimizer", "reshard_after_forward", "layers_per_stage",
+            "dp_shard", "zero_stage", "sequence_parallel", "pp_schedule", "virtual_stages", "micro_batches", "cp",
+            "ep", "etp", "distributed_optimizer", "reshard_after_forward", "layers_per_stage",
         ),
         "this version cuts by dp_replicate, tp and pp",
     ),
@@ -214,10 +214,12 @@ def request_from_mapping(values: Mapping[str, object]) -> Request:
     if not isinstance(workload, Mapping):
         raise InvalidValueError("workload", workload, 'an object such as {"kind": "serve", "context_tokens": 8192}')
     if workload.get("kind") != "serve":
-        raise InvalidValueError("workload.kind", workload.get("kind"), '"serve"', "training is not answered in this version")
+        raise InvalidValueError(
+            "workload.kind", workload.get("kind"), '"serve"', "training is not answered in this version"
+        )
     _check_names(workload, ServeWire, "workload.", {"kind"})
     if isinstance(values.get("plan"), Mapping):
-        _check_names(values["plan"], PlanWire, "plan.")  # type: ignore[arg-type]
+        _check_names(values["plan"], PlanWire, "plan.")
     try:
         wire = msgspec.convert(_without_nulls(values), RequestWire)
     except msgspec.ValidationError as error:
@@ -346,7 +348,9 @@ def _answer_wire(answer: Answer) -> AnswerWire:
 def _convert(noun: object, struct: type[Any], **replaced: Any) -> Any:  # noqa: ANN401 - any noun, its own struct
     """Return the struct of a noun: same fields, enumerations as their words."""
     values = {name: replaced.get(name, getattr(noun, name)) for name in struct.__struct_fields__}
-    return struct(**{name: getattr(v, "value", v) if hasattr(type(v), "__members__") else v for name, v in values.items()})
+    return struct(
+        **{name: getattr(v, "value", v) if hasattr(type(v), "__members__") else v for name, v in values.items()}
+    )
 
 
 def _breakdown_wire(breakdown: Breakdown) -> BreakdownWire:

@@ -16,7 +16,9 @@ from vramfit.source import read_model
 
 MODELS = {row.name: read_model(row.name) for row in all_models()}
 NAMES = st.sampled_from(sorted(MODELS))
-ENGINES = st.sampled_from([("generic", None), ("transformers", "4.38.2"), ("transformers", "4.57.1"), ("transformers", None)])
+ENGINES = st.sampled_from(
+    [("generic", None), ("transformers", "4.38.2"), ("transformers", "4.57.1"), ("transformers", None)]
+)
 TOKENS, BATCHES = st.integers(1, 200_000), st.integers(1, 512)
 
 
@@ -44,7 +46,7 @@ def test_more_tokens_or_sequences_never_cost_less(
 def test_the_peak_is_the_largest_phase_and_bounds_hold(
     name: str, engine: tuple[str, str | None], tokens: int, batch: int
 ) -> None:
-    """low <= expected <= high for every item; the peak is a maximum over phases; counters nest."""
+    """Low <= expected <= high for every item; the peak is a maximum over phases; counters nest."""
     workload = Inference(engine=engine[0], engine_version=engine[1], context_tokens=tokens, batch=batch)
     for rank in estimate(MODELS[name], workload).breakdowns:
         assert all(0 <= i.low_bytes <= i.bytes <= i.high_bytes for i in rank.items)

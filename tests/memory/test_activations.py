@@ -63,7 +63,7 @@ def test_old_transformers_computes_logits_for_the_whole_prompt() -> None:
     ],
 )
 def test_published_peaks_of_transformers(name: str, prompt: int, measured_gib: float) -> None:
-    """QwenLM speed benchmark (docs/source/benchmark/speed_benchmark.rst@a912d23): max_memory_allocated, 2,048 new tokens."""
+    """QwenLM speed benchmark (docs/source/benchmark/speed_benchmark.rst@a912d23), 2,048 new tokens."""
     workload = Inference(
         engine="transformers", engine_version="4.46.0", prompt_tokens=prompt, new_tokens=2048, attention="flash"
     )

@@ -45,7 +45,7 @@ def test_old_transformers_caches_every_head_of_latent_attention() -> None:
 
 
 def test_keys_and_values_may_differ_in_format() -> None:
-    """8 heads x 128 = 1,024 elements: 1,024 x 34 / 32 = 1,088 B of q8_0 keys and 1,024 x 18 / 32 = 576 B of q4_0 values."""
+    """8 heads x 128 = 1,024 elements: x 34 / 32 = 1,088 B of q8_0 keys and x 18 / 32 = 576 B of q4_0 values."""
     layer = GroupedQuery(num_attention_heads=32, num_key_value_heads=8, head_dim=128)
     assert 1_088 + 576 == kv_bytes_per_token(layer, kv_format("q8_0"), kv_format("q4_0"))
 

@@ -58,7 +58,7 @@ def test_gpt_oss_keeps_all_but_experts_in_16_bit() -> None:
 
 
 def test_on_the_fly_quantisation_stages_one_matrix() -> None:
-    """bitsandbytes holds the largest matrix, 14,336 x 4,096, once in 16 bit while loading; files stored so do not."""
+    """Bitsandbytes holds the largest matrix, 14,336 x 4,096, once in 16 bit while loading; files stored so do not."""
     model = read_model("meta-llama/Llama-3.1-8B")
     for name, expected in (("nf4", [14_336 * 4_096 * 2]), ("awq-int4", [])):
         items = estimate(model, Inference(weight_format=name, context_tokens=1)).breakdowns[0].items

@@ -20,7 +20,8 @@ from vramfit.source import read_model
 from vramfit.spec import ModelSpec, Scheme, inventory, layer_groups
 
 LLAMA = {
-    "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2,
     "intermediate_size": 128, "vocab_size": 100, "torch_dtype": "bfloat16", "tie_word_embeddings": True,
 }  # fmt: skip
 
@@ -28,7 +29,8 @@ LLAMA = {
 def header(spec: ModelSpec, dtype: str = "BF16", width: int = 2) -> Checkpoint:
     """A file that holds exactly what the spec implies."""
     tensors = tuple(
-        StoredTensor(name=t.name, dtype=dtype, shape=t.shape, num_bytes=width * int(np.prod(t.shape))) for t in inventory(spec)
+        StoredTensor(name=t.name, dtype=dtype, shape=t.shape, num_bytes=width * int(np.prod(t.shape)))
+        for t in inventory(spec)
     )
     return Checkpoint(where="file", tensors=tensors)
 
@@ -84,7 +86,9 @@ def test_what_a_load_leaves_out_is_named_and_harmless() -> None:
 def test_prediction_heads_may_be_there_or_not() -> None:
     """DeepSeek-V3's file holds layer 61; a file without it is whole all the same."""
     full = read_model("deepseek-ai/DeepSeek-V3")
-    spec = replace(full, layers=full.layers[:4], scheme=Scheme(quantised=weight_format("bf16"), plain=weight_format("bf16")))
+    spec = replace(
+        full, layers=full.layers[:4], scheme=Scheme(quantised=weight_format("bf16"), plain=weight_format("bf16"))
+    )
     with_heads = header(spec)
     assert compare(spec, with_heads).agrees
     assert any("eh_proj" in name for name in compare(spec, with_heads).left_on_disk)
@@ -115,7 +119,11 @@ def split_gptq(t: StoredTensor) -> tuple[StoredTensor, ...]:
 
 def test_split_matrices_are_put_together_again() -> None:
     """GPTQ's four tensors a matrix are one tensor of the inventory, byte for byte."""
-    config = {**LLAMA, "torch_dtype": "float16", "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}}
+    config = {
+        **LLAMA,
+        "torch_dtype": "float16",
+        "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128},
+    }
     spec = read_config(config, "tiny-gptq")
     tensors: list[StoredTensor] = []
     for t in header(spec, "F16").tensors:
@@ -127,10 +135,12 @@ def test_split_matrices_are_put_together_again() -> None:
 
 @pytest.mark.witness
 def test_a_real_file_is_read_and_proven(tmp_path: Path) -> None:
-    """transformers saves a tiny model; its folder is read, compared and exact to the byte."""
+    """Transformers saves a tiny model; its folder is read, compared and exact to the byte."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    config = transformers.LlamaConfig(**{k: v for k, v in LLAMA.items() if k not in {"model_type", "torch_dtype"}}, head_dim=16)
+    config = transformers.LlamaConfig(
+        **{k: v for k, v in LLAMA.items() if k not in {"model_type", "torch_dtype"}}, head_dim=16
+    )
     transformers.LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(tmp_path)
     spec = read_model(tmp_path)
     assert "config" != spec.evidence

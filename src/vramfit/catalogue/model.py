@@ -48,7 +48,7 @@ def find_model(name: str) -> ModelRow:
     """
     wanted = normalise(name)
     known: list[str] = []
-    for row in _rows(name.split("/")[0] if "/" in name else ""):
+    for row in _rows(name.split("/", maxsplit=1)[0] if "/" in name else ""):
         names = (row["name"], *row["aliases"])
         if any(normalise(n) == wanted for n in names):
             return _row(row)

@@ -57,7 +57,7 @@ def build() -> Any:  # noqa: ANN401 - click is imported late
     return click.version_option(_version(), prog_name="vramfit")(
         Lazy(
             "vramfit",
-            help="How much GPU memory a model needs, on which and how many GPUs, and the smallest change that makes it fit.",
+            help="How much GPU memory a model needs, on which and how many GPUs, and what to change to make it fit.",
             context_settings={"help_option_names": ["-h", "--help"]},
             no_args_is_help=True,
         )

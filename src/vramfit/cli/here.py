@@ -30,7 +30,7 @@ def cards() -> tuple[Card, ...]:
         import pynvml  # noqa: PLC0415 - an optional part: pip install vramfit[gpu]
     except ImportError as error:
         raise NoCardError(
-            "--gpu here: nvidia-ml-py is not installed: expected the [gpu] part; pip install 'vramfit[gpu]', or name the card"
+            "--gpu here: nvidia-ml-py is not installed: pip install 'vramfit[gpu]', or name the card"
         ) from error
     try:
         pynvml.nvmlInit()
@@ -38,7 +38,7 @@ def cards() -> tuple[Card, ...]:
         found = tuple(_card(pynvml, handle) for handle in handles)
     except pynvml.NVMLError as error:
         raise NoCardError(
-            f"--gpu here: the NVIDIA driver says {str(error)!r}: expected a card on this machine; name one (vramfit devices)"
+            f"--gpu here: the NVIDIA driver says {str(error)!r}: expected a card here; name one (vramfit devices)"
         ) from error
     if not found:
         raise NoCardError("--gpu here: this machine has no NVIDIA card: name one instead (vramfit devices)")
@@ -49,5 +49,7 @@ def _card(pynvml: object, handle: object) -> Card:
     name = pynvml.nvmlDeviceGetName(handle)  # type: ignore[attr-defined]
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)  # type: ignore[attr-defined]
     return Card(
-        product=name.decode() if isinstance(name, bytes) else name, total_bytes=int(memory.total), free_bytes=int(memory.free)
+        product=name.decode() if isinstance(name, bytes) else name,
+        total_bytes=int(memory.total),
+        free_bytes=int(memory.free),
     )

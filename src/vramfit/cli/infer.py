@@ -31,7 +31,9 @@ NOT_FITTING = 1
 @click.option("--new-tokens", "new_tokens", type=int, help="Tokens generated per sequence.")
 @click.option("--batch", type=int, default=1, show_default=True, help="Sequences held at once.")
 @click.option("--gpu", help="Device, as in `vramfit devices`; `here` = the cards of this machine.")
-@click.option("--gpus", "device_count", type=int, help="How many of them; without --tp or --pp the best plan is chosen.")
+@click.option(
+    "--gpus", "device_count", type=int, help="How many of them; without --tp or --pp the best plan is chosen."
+)
 @click.option("--gpu-memory", help="What this card really reports, e.g. 24564MiB.")
 @click.option("--tp", type=int, default=1, help="Tensor-parallel degree.")
 @click.option("--pp", type=int, default=1, help="Pipeline-parallel degree.")
@@ -89,12 +91,15 @@ def _here(request: Request) -> tuple[Request, str]:
     """Ask the driver which cards this machine has and take the smallest as the one to fit on."""
     found = cards()
     smallest = min(found, key=lambda card: card.total_bytes)
-    note = f"this machine: {len(found)} x {smallest.product}, {smallest.free_bytes:,} of {smallest.total_bytes:,} bytes free"
+    free = f"{smallest.free_bytes:,} of {smallest.total_bytes:,} bytes free"
+    note = f"this machine: {len(found)} x {smallest.product}, {free}"
     try:
         device: str | None = find_device(smallest.product).name
     except UnknownNameError:
         device = None
-    return replace(request, device=device, device_memory_bytes=request.device_memory_bytes or smallest.total_bytes), note
+    return replace(
+        request, device=device, device_memory_bytes=request.device_memory_bytes or smallest.total_bytes
+    ), note
 
 
 def _finish(answered: Answer, given: dict[str, Any], note: str | None = None) -> int:
@@ -137,4 +142,6 @@ def _read(path: Path, limit: int) -> bytes:
         with path.open("rb") as file:
             return file.read(limit)
     except OSError as error:
-        raise UnreadableFileError(f"--request: {path}: {error.strerror}; expected a file with a request in JSON") from error
+        raise UnreadableFileError(
+            f"--request: {path}: {error.strerror}; expected a file with a request in JSON"
+        ) from error

@@ -24,7 +24,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.command()
 @click.argument("search", required=False, default="")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def models(search: str, as_json: bool) -> None:  # noqa: FBT001 - click hands it by name
+def models(search: str, as_json: bool) -> None:
     """List the models of the catalogue whose name or alias contains SEARCH."""
     wanted = normalise(search)
     found = [row for row in all_models() if any(wanted in normalise(n) for n in (row.name, *row.aliases))]
@@ -47,13 +47,15 @@ def models(search: str, as_json: bool) -> None:  # noqa: FBT001 - click hands it
 @click.command()
 @click.argument("search", required=False, default="")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def devices(search: str, as_json: bool) -> None:  # noqa: FBT001 - click hands it by name
+def devices(search: str, as_json: bool) -> None:
     """List the devices of the catalogue whose name or alias contains SEARCH."""
     wanted = normalise(search)
     found = [d for d in all_devices() if any(wanted in normalise(n) for n in (d.name, d.product, *d.aliases))]
     if not found:
         known = [n for d in all_devices() for n in (d.name, *d.aliases)]
-        raise UnknownNameError("SEARCH", search, nearest(search, known), "a card that is not there: infer --gpu-memory SIZE")
+        raise UnknownNameError(
+            "SEARCH", search, nearest(search, known), "a card that is not there: infer --gpu-memory SIZE"
+        )
     if as_json:
         import msgspec  # noqa: PLC0415 - only JSON pays for it
 
@@ -70,8 +72,8 @@ def devices(search: str, as_json: bool) -> None:  # noqa: FBT001 - click hands i
 @click.option("--gpu", help="Device, for what CUDA takes.")
 @click.option("--engine", default="generic", show_default=True, help="Engine.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def explain(topic: str, item: str, as_json: bool, gpu: str | None, **workload: object) -> None:  # noqa: FBT001 - click hands it by name
-    """Explain TOPIC: a memory component, `formats`, or a model's items with its own numbers in the formulas.
+def explain(topic: str, item: str, as_json: bool, gpu: str | None, **workload: object) -> None:
+    r"""Explain TOPIC: a memory component, `formats`, or a model's items with its own numbers in the formulas.
 
     \b
     vramfit explain kv_cache
@@ -102,7 +104,7 @@ def explain(topic: str, item: str, as_json: bool, gpu: str | None, **workload: o
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def completion(shell: str, as_json: bool) -> None:  # noqa: FBT001 - click hands it by name
+def completion(shell: str, as_json: bool) -> None:
     """Print the completion script of a shell: eval "$(vramfit completion bash)"."""
     from click.shell_completion import get_completion_class  # noqa: PLC0415
 

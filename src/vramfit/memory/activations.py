@@ -71,7 +71,12 @@ def experts_width(hidden_size: int, facts: Experts, *, at_once: bool) -> Width:
     if at_once:
         routed = k * max(h + gate * f, 4 * h)
         low = k * max(h, gate * f)
-        return Width(place="experts", low=4 * h + max(low, shared), expected=5 * h + max(routed, shared), high=6 * h + routed + shared)
+        return Width(
+            place="experts",
+            low=4 * h + max(low, shared),
+            expected=5 * h + max(routed, shared),
+            high=6 * h + routed + shared,
+        )
     one = 2 * h + gate * f
     balanced = ceil_div(k * one, facts.num_experts)
     return Width(
@@ -98,7 +103,12 @@ def attention_width(hidden_size: int, layer: Layer) -> Width:
     match layer.attention:
         case GroupedQuery() as a:
             q, kv = a.num_attention_heads * a.head_dim, a.num_key_value_heads * a.head_dim
-            return Width(place="attention", low=3 * h + 2 * q + 2 * kv, expected=3 * h + 4 * q + 2 * kv, high=4 * h + 5 * q + 4 * kv)
+            return Width(
+                place="attention",
+                low=3 * h + 2 * q + 2 * kv,
+                expected=3 * h + 4 * q + 2 * kv,
+                high=4 * h + 5 * q + 4 * kv,
+            )
         case Latent() as a:
             query = a.num_attention_heads * (a.qk_nope_head_dim + a.qk_rope_head_dim)
             value = a.num_attention_heads * a.v_head_dim
@@ -183,7 +193,7 @@ def activations(shard: Shard, workload: Inference, engine: EngineProfile) -> Ite
             high_bytes=high + matrix,
             phases=(phase,),
             basis=Basis.DERIVED,
-            formula=f"{shown} x {width.expected:,} elements alive in the {width.place} of the widest layer x {element} B"
+            formula=f"{shown} x {width.expected:,} elements alive in the widest layer's {width.place} x {element} B"
             + (" + scores of eager attention" if workload.attention == "eager" else "")
             + (f"; or one matrix unpacked to 16 bit ({matrix:,} B)" if matrix else ""),
             source=_SOURCE,
@@ -191,7 +201,7 @@ def activations(shard: Shard, workload: Inference, engine: EngineProfile) -> Ite
 
 
 def _unpacked_matrix(shard: Shard) -> int:
-    """Bytes of the largest quantised matrix unpacked to the plain format, as weight-only kernels without fusion do. [B]"""
+    """Bytes of the largest quantised matrix unpacked to the plain format, as kernels without fusion do. [B]"""
     scheme = shard.model.scheme
     if scheme.quantised.name not in {"nf4", "nf4-dq", "int4", "gptq-int4", "awq-int4", "mxfp4"}:
         return 0

@@ -44,7 +44,8 @@ def latent_bytes_per_token(attention: Latent, fmt: StorageFormat) -> int:
     Source: DeepSeek-V2, arXiv:2405.04434, sec. 2.1.2 and 2.1.3. DeepSeek-V3 has 61 such layers:
 
     >>> from vramfit.formats import BF16
-    >>> layer = Latent(num_attention_heads=128, kv_lora_rank=512, qk_rope_head_dim=64, qk_nope_head_dim=128, v_head_dim=128)
+    >>> sizes = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128}
+    >>> layer = Latent(num_attention_heads=128, **sizes)
     >>> 61 * latent_bytes_per_token(layer, BF16)
     70272
     """
@@ -61,7 +62,8 @@ def expanded_bytes_per_token(attention: Latent, key: StorageFormat, value: Stora
     (huggingface/transformers:src/transformers/models/deepseek_v3/modeling_deepseek_v3.py, v4.57.1).
 
     >>> from vramfit.formats import BF16
-    >>> layer = Latent(num_attention_heads=128, kv_lora_rank=512, qk_rope_head_dim=64, qk_nope_head_dim=128, v_head_dim=128)
+    >>> sizes = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128}
+    >>> layer = Latent(num_attention_heads=128, **sizes)
     >>> expanded_bytes_per_token(layer, BF16, BF16) // latent_bytes_per_token(layer, BF16)
     71
     """

@@ -12,7 +12,7 @@ from vramfit.units import is_array, larger
 
 COPY_BYTES = 2 + 4
 """Per logit: as the model computes it and an fp32 copy. Greedy choice needs no more.
-Source: huggingface/transformers:src/transformers/generation/utils.py, _sample: ``to(copy=True, dtype=torch.float32)``."""
+Source: huggingface/transformers:src/transformers/generation/utils.py, _sample."""
 
 SAMPLING_BYTES = COPY_BYTES + 4 + 4
 """Per logit: both, the fp32 probabilities and the noise they are compared with.
@@ -60,7 +60,7 @@ def logits(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable
 def last_hidden(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
     """Yield the hidden states that are still alive when logits are computed. [B]
 
-        tokens of the last pass * 3 * hidden_size * bytes per element   (3: embeddings, last layer's output, its norm)
+    tokens of the last pass * 3 * hidden_size * bytes per element   (3: embeddings, last layer's output, its norm)
     """
     model = shard.model
     element = 4 if model.scheme.plain.name == "fp32" else 2

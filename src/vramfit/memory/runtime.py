@@ -31,7 +31,8 @@ high: 1.6 GB in NVIDIA/nccl#864."""
 WORKSPACE_BYTES = 8_519_680
 """cuBLAS workspace by default: 2 x 4096 KiB + 8 x 16 KiB."""
 WORKSPACE_BYTES_FROM_HOPPER = 32 * MIB
-"""cuBLAS workspace on compute capability 9.0 and later. Source: pytorch/pytorch:aten/src/ATen/cuda/CublasHandlePool.cpp."""
+"""cuBLAS workspace on compute capability 9.0 and later.
+Source: pytorch/pytorch:aten/src/ATen/cuda/CublasHandlePool.cpp."""
 
 OWN_SEGMENT_BYTES = 10 * MIB
 SEGMENT_STEP_BYTES = 2 * MIB

@@ -68,7 +68,8 @@ def weights(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterabl
             f"weights/{group}",
             size,
             ALWAYS,
-            f"{format_count(parameters)} parameters in {fmt}" + (f": {8 * size / parameters:.4g} bits each" if parameters else ""),
+            f"{format_count(parameters)} parameters in {fmt}"
+            + (f": {8 * size / parameters:.4g} bits each" if parameters else ""),
             f"tensor list of {shard.model.family}; {shard.model.evidence}",
             basis,
         )

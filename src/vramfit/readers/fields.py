@@ -51,7 +51,9 @@ class Fields:
         """Return a bounded integer, or None when the field is absent or null."""
         return None if self.values.get(name) is None else self.integer(name, largest=largest, smallest=smallest)
 
-    def assume(self, name: str, value: object, why: str = "class default in transformers; the configuration has none") -> None:
+    def assume(
+        self, name: str, value: object, why: str = "class default in transformers; the configuration has none"
+    ) -> None:
         """Record what was taken for a field that is absent."""
         self.assumed.append(f"{self.at(name)} = {value} ({why})")
 
@@ -116,7 +118,8 @@ class Fields:
         """Refuse a field that changes the model's shapes in a way that is not understood."""
         if self.has(name) and self.values[name] is not False:
             raise UnsupportedModelError(
-                f"{self.at(name)}: {self.values[name]!r:.100}: {why}; not understood in this version, so no number is given"
+                f"{self.at(name)}: {self.values[name]!r:.100}: {why}; not understood in this version, "
+                "so no number is given"
             )
 
     @property

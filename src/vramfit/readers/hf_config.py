@@ -11,16 +11,20 @@ from vramfit.names import nearest
 from vramfit.readers.families import FAMILIES
 from vramfit.readers.families.decoder import Named
 from vramfit.readers.fields import Fields
-from vramfit.readers.quantization import read_scheme
+from vramfit.readers.quantization import check_kept, read_scheme
 from vramfit.spec import ModelSpec
 
 NEEDED = (
-    "hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, intermediate_size, vocab_size, "
-    "tie_word_embeddings, and which layers slide, route to experts or keep a recurrent state"
+    "hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, intermediate_size, "
+    "vocab_size, tie_word_embeddings, and which layers slide, route to experts or keep a recurrent state"
 )
 OTHER_INPUTS = ("audio_config", "speech_config", "vision_config")
 """Sections of models that see more than text; refused where the family does not read them."""
 READS_VISION = frozenset({"gemma3"})
+GENERATING = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+"""Ends of the names of classes that have an output projection over the vocabulary."""
+READS_ARCHITECTURES = frozenset({"bert"})
+"""Families that read other classes too."""
 
 
 def read_config(config: Mapping[str, object], name: str) -> ModelSpec:
@@ -47,8 +51,10 @@ def read_config(config: Mapping[str, object], name: str) -> ModelSpec:
             f"{name}: model_type: {kind!r:.100} is not understood{hint}; to add it we would need {NEEDED}"
         )
     _refuse_other_inputs(fields, kind)
+    _refuse_other_heads(fields, kind)
     family = import_module(f"vramfit.readers.families.{FAMILIES[kind]}")
     spec: ModelSpec = family.read(fields, Named(name=name, scheme=read_scheme(fields)))
+    check_kept(fields, spec)
     return replace(spec, family=kind, assumptions=tuple(dict.fromkeys(fields.assumed)))
 
 
@@ -58,3 +64,17 @@ def _refuse_other_inputs(fields: Fields, kind: str) -> None:
             fields.refuse(section, f"{kind} with inputs other than text")
     if kind not in READS_VISION and fields.has("text_config"):
         raise InvalidValueError("text_config", "an object", f"none: {kind} has its fields at the top level")
+
+
+def _refuse_other_heads(fields: Fields, kind: str) -> None:
+    """Refuse classes that put something else than an output projection on a decoder: classifiers, bare stacks."""
+    named = fields.values.get("architectures")
+    if kind in READS_ARCHITECTURES or named is None or named == []:
+        return
+    if not isinstance(named, list) or not isinstance(named[0], str):
+        raise InvalidValueError("architectures", named, "a list of class names")
+    if not named[0].endswith(GENERATING):
+        raise UnsupportedModelError(
+            f"architectures[0]: {named[0]!r:.100}: expected a class that generates text (name ends with "
+            f"{', '.join(GENERATING)}); others are not read for {kind} yet: leave architectures out to count it as one"
+        )

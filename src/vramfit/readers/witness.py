@@ -152,9 +152,15 @@ def attach(spec: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
     notes = list(spec.assumptions)
     if found.left_on_disk:
         notes.append(f"{checkpoint.where} also holds {_listed(found.left_on_disk)}: not loaded")
-    for what, names in (("lacks", found.missing), ("also holds", found.unexpected), ("has other shapes for", found.reshaped)):
+    for what, names in (
+        ("lacks", found.missing),
+        ("also holds", found.unexpected),
+        ("has other shapes for", found.reshaped),
+    ):
         if names:
-            notes.append(f"{checkpoint.where} {what} {_listed(names)}: weights are derived from the configuration instead")
+            notes.append(
+                f"{checkpoint.where} {what} {_listed(names)}: weights are derived from the configuration instead"
+            )
     if not found.agrees:
         return replace(spec, assumptions=tuple(notes))
     evidence = f"{len(checkpoint.tensors):,} tensors of {checkpoint.where}"
@@ -193,7 +199,8 @@ def _with_formats(spec: ModelSpec, formats: Mapping[str, StorageFormat]) -> Mode
         layers=stack(spec.layers, spec.layer_prefix, 0),
         head=outside(spec.head),
         parts=tuple(
-            replace(p, tensors=outside(p.tensors), layers=stack(p.layers, p.layer_prefix, p.first_layer)) for p in spec.parts
+            replace(p, tensors=outside(p.tensors), layers=stack(p.layers, p.layer_prefix, p.first_layer))
+            for p in spec.parts
         ),
     )
 

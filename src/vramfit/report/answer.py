@@ -9,7 +9,12 @@ from vramfit.report.words import count_of
 from vramfit.result import ALWAYS, Answer, Breakdown, Counter, Item, Verdict
 from vramfit.units import format_bytes, format_count, format_gib
 
-TONES = {Verdict.FITS: Tone.GOOD, Verdict.TIGHT: Tone.WARN, Verdict.DOES_NOT_FIT: Tone.BAD, Verdict.UNKNOWN: Tone.STRONG}
+TONES = {
+    Verdict.FITS: Tone.GOOD,
+    Verdict.TIGHT: Tone.WARN,
+    Verdict.DOES_NOT_FIT: Tone.BAD,
+    Verdict.UNKNOWN: Tone.STRONG,
+}
 GROUPS = {
     "weights": "weights",
     "load": "while loading",
@@ -86,9 +91,12 @@ def _verdict(answer: Answer) -> str:
 
 def _asked(answer: Answer) -> str:
     estimate, workload = answer.estimate, answer.request.workload
-    cache = f"{format_bytes(estimate.kv_bytes_per_token)} of cache per token" if estimate.kv_bytes_per_token else "no cache"
+    cache = (
+        f"{format_bytes(estimate.kv_bytes_per_token)} of cache per token" if estimate.kv_bytes_per_token else "no cache"
+    )
     weights = f"weights {format_gib(estimate.weights_bytes)} GiB"
-    return f"{count_of(workload.batch, 'sequence')} of {workload.context_tokens:,} tokens, engine {workload.engine}; {weights}, {cache}"
+    asked = f"{count_of(workload.batch, 'sequence')} of {workload.context_tokens:,} tokens"
+    return f"{asked}, engine {workload.engine}; {weights}, {cache}"
 
 
 def _memory(answer: Answer) -> Section:
@@ -127,7 +135,16 @@ def _phases(answer: Answer) -> Section:
         total = worst.total(phase)
         band = f"{format_gib(total.low_bytes)} to {format_gib(total.high_bytes)}"
         peak = ", the peak" if phase is worst.peak_phase else ""
-        rows.append(Row(phase.value, format_gib(total.expected_bytes), f"{band}{peak}", Tone.PLAIN, 0, total.expected_bytes / whole))
+        rows.append(
+            Row(
+                phase.value,
+                format_gib(total.expected_bytes),
+                f"{band}{peak}",
+                Tone.PLAIN,
+                0,
+                total.expected_bytes / whole,
+            )
+        )
     rows.append(Row("torch allocated / reserved / nvidia-smi", "", " / ".join(_readings(worst))))
     return Section("Over time, GiB", tuple(rows))
 
@@ -141,8 +158,11 @@ def _changes(answer: Answer, most: int = MOST_CHANGES) -> Iterable[Section]:
         return
     rows = []
     for change in answer.changes[:most]:
-        after = f"{change.verdict.value}, {format_gib(abs(change.margin_bytes))} GiB {'left' if change.margin_bytes >= 0 else 'short'}"
-        rows.append(Row(change.flags, f"-{format_gib(change.saves_bytes)}", f"{after}; {change.note}", TONES[change.verdict]))
+        left = "left" if change.margin_bytes >= 0 else "short"
+        after = f"{change.verdict.value}, {format_gib(abs(change.margin_bytes))} GiB {left}"
+        rows.append(
+            Row(change.flags, f"-{format_gib(change.saves_bytes)}", f"{after}; {change.note}", TONES[change.verdict])
+        )
     yield Section("What to change, GiB saved on the fullest device", tuple(rows))
 
 
@@ -167,7 +187,9 @@ def _devices(answer: Answer) -> Iterable[Section]:
     for option in answer.device_options[: MOST_OPTIONS + 1]:
         plan = option.plan
         degrees = [f"{n} {v}" for n, v in (("tp", plan.tp), ("pp", plan.pp)) if v > 1]
-        text = f"{', '.join(degrees) + '; ' if degrees else ''}{format_gib(option.margin_bytes)} GiB left on the fullest"
+        text = (
+            f"{', '.join(degrees) + '; ' if degrees else ''}{format_gib(option.margin_bytes)} GiB left on the fullest"
+        )
         if not option.count:
             text = "no number of them up to 512 holds it"
         tone = Tone.STRONG if option is answer.device_options[0] else Tone.PLAIN

@@ -18,7 +18,9 @@ def sections(rules: Iterable[Rule], device: Device | None, derived: Answer | Non
     if derived is not None:
         parts.append(_derived(derived))
     else:
-        advice = "--model NAME derives the answer from the model itself, with the cache and everything the rules leave out"
+        advice = (
+            "--model NAME derives the answer from the model itself, with the cache and everything the rules leave out"
+        )
         parts.append(Section("", (Row(advice, tone=Tone.QUIET),)))
     return tuple(parts)
 
@@ -48,7 +50,8 @@ def _cards(size: int, device: Device) -> Iterable[Row]:
         yield Row("cards, by the rule", str(cards), f"{device.name} {text}")
     cards = ceil_div(size, device.capacity_bytes)
     left = cards * device.capacity_bytes - size
-    text = f"by what the driver reports, {device.capacity_bytes / GIB:.2f} GiB = {_gb(device.capacity_bytes)}: {_gb(left)} left"
+    size_text = f"{device.capacity_bytes / GIB:.2f} GiB = {_gb(device.capacity_bytes)}"
+    text = f"by what the driver reports, {size_text}: {_gb(left)} left"
     yield Row("cards, by the driver", str(cards), f"{device.name} {text}")
 
 
@@ -58,7 +61,9 @@ def _derived(derived: Answer) -> Section:
     band = f"{format_gib(peak.low_bytes)} to {format_gib(peak.high_bytes)} GiB"
     asked = f"{count_of(workload.batch, 'sequence')} of {workload.context_tokens:,} tokens"
     weights = f"weights {_gb(estimate.weights_bytes)}"
-    rows = [Row(estimate.model.name, _gb(peak.expected_bytes), f"{asked} on one device: {band}; {weights}", Tone.STRONG)]
+    rows = [
+        Row(estimate.model.name, _gb(peak.expected_bytes), f"{asked} on one device: {band}; {weights}", Tone.STRONG)
+    ]
     if derived.device_options:
         option = derived.device_options[0]
         text = f"{option.device}, with {format_gib(option.margin_bytes)} GiB left on the fullest"

@@ -19,7 +19,11 @@ def devices(found: Iterable[Device]) -> Section:
         kind = f"compute {d.compute_capability}" if d.compute_capability else str(d.architecture)
         shared = ", shared with the CPU" if d.unified else ""
         doubt = f"; unverified: {', '.join(d.unverified)}" if d.unverified else ""
-        rows.append(Row(d.name, format_gib(d.capacity_bytes), f"sold as {d.marketing_gb} GB; {bandwidth}; {kind}{shared}{doubt}"))
+        rows.append(
+            Row(
+                d.name, format_gib(d.capacity_bytes), f"sold as {d.marketing_gb} GB; {bandwidth}; {kind}{shared}{doubt}"
+            )
+        )
     return Section("Devices, GiB that a process sees", tuple(rows))
 
 
@@ -51,6 +55,15 @@ def explanation(estimate: Estimate, wanted: str) -> Section:
         rows.append(Row(i.name, format_gib(i.bytes), i.formula, Tone.STRONG))
         band = f"{format_gib(i.low_bytes)} to {format_gib(i.high_bytes)}"
         alive = ", ".join(p.value for p in i.phases)
-        rows.append(Row("", band, f"{i.basis.value}; alive in {alive}; seen in torch/{i.counter.value}" if i.counter != "process" else f"{i.basis.value}; alive in {alive}; seen by nvidia-smi only", Tone.QUIET))
+        rows.append(
+            Row(
+                "",
+                band,
+                f"{i.basis.value}; alive in {alive}; seen in torch/{i.counter.value}"
+                if i.counter != "process"
+                else f"{i.basis.value}; alive in {alive}; seen by nvidia-smi only",
+                Tone.QUIET,
+            )
+        )
         rows.append(Row("", "", f"source: {i.source}", Tone.QUIET))
     return Section(f"{estimate.model.name}: each item, GiB", tuple(rows))

@@ -51,7 +51,9 @@ def _table(section: Section, width: int, *, ascii_only: bool) -> Table:
             table.add_row(name, number, _text(row, ascii_only=ascii_only))
         else:
             table.add_row(name, number)
-            for line in _text(row, ascii_only=ascii_only).wrap(Console(width=width), max(20, width - 8)) if row.text else ():
+            for line in (
+                _text(row, ascii_only=ascii_only).wrap(Console(width=width), max(20, width - 8)) if row.text else ()
+            ):
                 table.add_row(Text("    ") + line, "")
     return table
 

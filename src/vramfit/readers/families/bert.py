@@ -17,6 +17,8 @@ HEADS = ("BertModel", "BertForMaskedLM", "BertForSequenceClassification")
 def read(fields: Fields, named: Named) -> ModelSpec:
     """Read a BERT configuration."""
     fields.refuse("is_decoder", "makes a decoder of it")
+    if fields.text("position_embedding_type") not in {None, "absolute"}:
+        fields.refuse("position_embedding_type", "adds a table of distances to every layer")
     hidden, width = fields.integer("hidden_size", 768), fields.integer("intermediate_size", 3072)
     heads = fields.integer("num_attention_heads", 12)
     top = _architecture(fields)
@@ -38,7 +40,9 @@ def read(fields: Fields, named: Named) -> ModelSpec:
         vocab_size=vocab,
         max_position_embeddings=positions,
         embeddings=(
-            Tensor(name=f"{table}word_embeddings.weight", shape=(vocab, hidden), role=Role.EMBEDDING, cut=Cut.VOCABULARY),
+            Tensor(
+                name=f"{table}word_embeddings.weight", shape=(vocab, hidden), role=Role.EMBEDDING, cut=Cut.VOCABULARY
+            ),
             Tensor(name=f"{table}position_embeddings.weight", shape=(positions, hidden), role=Role.EMBEDDING),
             Tensor(
                 name=f"{table}token_type_embeddings.weight",
@@ -59,12 +63,14 @@ def read(fields: Fields, named: Named) -> ModelSpec:
 def _architecture(fields: Fields) -> str:
     """Return the class the file was saved from; none named = the bare encoder, which is recorded."""
     named = fields.values.get("architectures")
-    if not named:
+    if named is None or named == []:
         fields.assumed.append("architectures = ['BertModel'] (the configuration names none)")
         return "BertModel"
     if isinstance(named, list) and named[0] in HEADS:
         return str(named[0])
-    raise UnsupportedModelError(f"architectures: {named!r:.200}: expected one of {', '.join(HEADS)}; others are not read yet")
+    raise UnsupportedModelError(
+        f"architectures: {named!r:.200}: expected one of {', '.join(HEADS)}; others are not read yet"
+    )
 
 
 def _block(hidden: int, width: int) -> Tensors:

@@ -44,7 +44,10 @@ def head_dim(fields: Fields, hidden_size: int, heads: int, default: int | None =
         return fields.integer("head_dim", default)
     if hidden_size % heads:
         raise InvalidValueError(
-            fields.at("num_attention_heads"), heads, f"a divisor of hidden_size ({hidden_size})", "or a head_dim beside it"
+            fields.at("num_attention_heads"),
+            heads,
+            f"a divisor of hidden_size ({hidden_size})",
+            "or a head_dim beside it",
         )
     return hidden_size // heads
 
@@ -57,7 +60,7 @@ def grouped_query(
     default_dim: int | None = None,
     default_kv: int | None = None,
 ) -> GroupedQuery:
-    """Return the facts of grouped-query attention; ``default_dim`` and ``default_kv`` are the family's class defaults."""
+    """Return the facts of grouped-query attention; ``default_*`` are the family's class defaults."""
     heads = fields.integer("num_attention_heads")
     return GroupedQuery(
         num_attention_heads=heads,
@@ -90,7 +93,7 @@ def window_tokens(fields: Fields, default: int | None = None) -> int | None:
 
 
 def is_tied(fields: Fields, *, default: bool = False) -> bool:
-    """Say whether the output projection is the token embedding; a default is recorded, for it decides a whole matrix."""
+    """Say whether the output projection is the token embedding; a default decides a whole matrix and is recorded."""
     return fields.flag("tie_word_embeddings", default=default, recorded=True)
 
 
@@ -126,7 +129,7 @@ def routed_experts(
     prefix: str = "mlp",
     names: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj"),
 ) -> Tensors:
-    """Return the matrices of all routed experts, one entry per kind; the last name is the one back to the hidden size."""
+    """Return the matrices of all routed experts, one entry per kind; the last leads back to the hidden size."""
 
     def matrix(kind: str, shape: tuple[int, int], cut: Cut) -> Tensor:
         name = f"{prefix}.experts.{{expert}}.{kind}.weight"
@@ -163,7 +166,9 @@ def causal_model(  # noqa: PLR0913 - one call per family, every argument a fact 
     """Put a decoder together: embedding, layers, final norm, output projection unless tied."""
     vocab = fields.integer("vocab_size", vocab_default, largest=LARGEST_VOCABULARY)
     head = Tensor(name=f"{head_name}.weight", shape=(vocab, hidden_size), role=Role.HEAD, cut=Cut.VOCABULARY)
-    table = Tensor(name=f"{prefix}{embedding}.weight", shape=(vocab, hidden_size), role=Role.EMBEDDING, cut=Cut.VOCABULARY)
+    table = Tensor(
+        name=f"{prefix}{embedding}.weight", shape=(vocab, hidden_size), role=Role.EMBEDDING, cut=Cut.VOCABULARY
+    )
     return ModelSpec(
         name=named.name,
         family=fields.text("model_type") or "",
@@ -181,10 +186,12 @@ def causal_model(  # noqa: PLR0913 - one call per family, every argument a fact 
 
 
 def windows(fields: Fields, window: int | None, pattern: tuple[bool, ...]) -> tuple[int | None, ...]:
-    """Return the window of each layer: ``layer_types`` decides when it is there, else the family's pattern of slides."""
+    """Return the window of each layer: ``layer_types`` decides where it is there, else the family's pattern."""
     known = ("full_attention", "sliding_attention")
     types = fields.words("layer_types", known, len(pattern))
     slides = pattern if types is None else tuple(t == "sliding_attention" for t in types)
     if window is None and types is not None and any(slides):
-        raise InvalidValueError(fields.at("sliding_window"), None, "the number of tokens, since layer_types names sliding_attention")
+        raise InvalidValueError(
+            fields.at("sliding_window"), None, "the number of tokens, since layer_types names sliding_attention"
+        )
     return tuple(window if s else None for s in slides)

@@ -14,6 +14,7 @@ from vramfit.readers.families.decoder import (
     causal_model,
     gated_mlp,
     head_dim,
+    is_tied,
     kv_heads,
     linear,
     norm,
@@ -23,9 +24,8 @@ from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_LAYERS, Fields
 from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, Part, Tensor
 
 NORMS = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
-WINDOW_TOKENS = 4096
-HEAD_DIM = 256
-VOCABULARY = 262_208
+WINDOW_TOKENS, HEAD_DIM, KV_HEADS, HIDDEN_SIZE, NUM_LAYERS = 4096, 256, 4, 2304, 26
+VOCABULARY_2, VOCABULARY = 256_000, 262_208
 PATTERN = 6
 """Class defaults in transformers; Gemma 3 has one global layer in six."""
 
@@ -34,19 +34,24 @@ def read(fields: Fields, named: Named) -> ModelSpec:
     """Read a Gemma 2 or 3 configuration; the multimodal ones nest text and vision."""
     kind = fields.text("model_type")
     if kind != "gemma3":
-        return _text(fields, named, "model.", third=kind == "gemma3_text", parts=())
+        third = kind == "gemma3_text"
+        return _text(fields, named, "model.", third=third, tied=is_tied(fields, default=True), parts=())
     text = fields.section("text_config")
-    hidden = text.integer("hidden_size", 2304)
-    parts = (_vision(fields.section("vision_config"), hidden),) if fields.has("vision_config") else ()
-    return _text(text, named, "language_model.model.", third=True, parts=parts)
+    tied = is_tied(fields if fields.has("tie_word_embeddings") else text, default=True)
+    vision = (
+        fields.section("vision_config") if fields.has("vision_config") else Fields({}, "vision_config", fields.assumed)
+    )
+    parts = (_vision(vision, text.integer("hidden_size", HIDDEN_SIZE)),)
+    return _text(text, named, "language_model.model.", third=True, tied=tied, parts=parts)
 
 
-def _text(fields: Fields, named: Named, prefix: str, *, third: bool, parts: tuple[Part, ...]) -> ModelSpec:
+def _text(fields: Fields, named: Named, prefix: str, *, third: bool, tied: bool, parts: tuple[Part, ...]) -> ModelSpec:
     """Read the language model; ``third`` = Gemma 3: norms on queries and keys, five sliding layers to one."""
-    hidden, width = fields.integer("hidden_size", 2304), fields.integer("intermediate_size", 9216)
+    fields.refuse("use_bidirectional_attention", "makes an encoder of it (EmbeddingGemma)")
+    hidden, width = fields.integer("hidden_size", HIDDEN_SIZE), fields.integer("intermediate_size", 9216)
     heads = fields.integer("num_attention_heads", 8)
     bias = fields.flag("attention_bias", default=False)
-    kv = kv_heads(fields, heads) if fields.has("num_key_value_heads") else fields.integer("num_key_value_heads", 4)
+    kv = kv_heads(fields, heads, KV_HEADS)
     per_layer, kinds = _windows(fields, third=third), {}
     for window in dict.fromkeys(per_layer):
         facts = GroupedQuery(
@@ -66,10 +71,10 @@ def _text(fields: Fields, named: Named, prefix: str, *, third: bool, parts: tupl
         named,
         tuple(kinds[w] for w in per_layer),
         hidden_size=hidden,
-        tied=fields.flag("tie_word_embeddings", default=True),
+        tied=tied,
         prefix=prefix,
         head_name="lm_head" if prefix == "model." else "language_model.lm_head",
-        vocab_default=VOCABULARY if third else None,
+        vocab_default=VOCABULARY if third else VOCABULARY_2,
         parts=parts,
     )
 
@@ -81,14 +86,17 @@ def _windows(fields: Fields, *, third: bool) -> tuple[int | None, ...]:
     if third:
         name = "sliding_window_pattern" if fields.has("sliding_window_pattern") else "_sliding_window_pattern"
         every = fields.integer(name, largest=LARGEST_LAYERS) if fields.has(name) else PATTERN
-    return windows(fields, window, tuple((i + 1) % every != 0 for i in range(fields.integer("num_hidden_layers", 26, largest=LARGEST_LAYERS))))
+    num_layers = fields.integer("num_hidden_layers", NUM_LAYERS, largest=LARGEST_LAYERS)
+    return windows(fields, window, tuple((i + 1) % every != 0 for i in range(num_layers)))
 
 
 def _vision(fields: Fields, text_hidden: int) -> Part:
     """Read the SigLIP tower and the projector to the language model's width."""
+    if fields.text("model_type") not in {None, "siglip_vision_model"}:
+        fields.refuse("model_type", "another vision tower than SigLIP")
     hidden, width = fields.integer("hidden_size", 768), fields.integer("intermediate_size", 3072)
     heads, patch = fields.integer("num_attention_heads", 12), fields.integer("patch_size", 16)
-    patches = (fields.integer("image_size", 224) // patch) ** 2
+    patches = (fields.integer("image_size", 224, smallest=patch) // patch) ** 2
     prefix = "vision_tower.vision_model."
     layer = Layer(
         attention=GroupedQuery(
@@ -111,7 +119,9 @@ def _vision(fields: Fields, text_hidden: int) -> Part:
             Tensor(name=f"{prefix}embeddings.position_embedding.weight", shape=(patches, hidden), role=Role.EMBEDDING),
             *norm(f"{prefix}post_layernorm", hidden, bias=True),
             *_pooling_head(fields, prefix, hidden, width),
-            Tensor(name="multi_modal_projector.mm_input_projection_weight", shape=(hidden, text_hidden), role=Role.LINEAR),
+            Tensor(
+                name="multi_modal_projector.mm_input_projection_weight", shape=(hidden, text_hidden), role=Role.LINEAR
+            ),
             *norm("multi_modal_projector.mm_soft_emb_norm", hidden),
         ),
         resident=True,

@@ -8,20 +8,28 @@ from __future__ import annotations
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role
-from vramfit.readers.families.decoder import Named, Tensors, norm
-from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_LAYERS, LARGEST_VOCABULARY, Fields
+from vramfit.readers.families.decoder import Named, Tensors, is_tied, norm
+from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_LAYERS, LARGEST_VOCABULARY, LARGEST_WIDTH, Fields
 from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, Tensor
+
+ALIASES = {
+    "n_embd": "hidden_size",
+    "n_head": "num_attention_heads",
+    "n_layer": "num_hidden_layers",
+    "n_positions": "max_position_embeddings",
+}
+"""Names of GPT-2's own, and those that transformers takes for the same."""
 
 
 def read(fields: Fields, named: Named) -> ModelSpec:
     """Read a GPT-2 configuration."""
     fields.refuse("add_cross_attention", "adds a second attention to every block")
-    hidden, heads = fields.integer("n_embd", 768), fields.integer("n_head", 12)
+    hidden, heads = _integer(fields, "n_embd", 768), _integer(fields, "n_head", 12)
     if hidden % heads:
         raise InvalidValueError("n_head", heads, f"a divisor of n_embd ({hidden})")
     width = fields.optional("n_inner") or 4 * hidden
     vocab = fields.integer("vocab_size", 50257, largest=LARGEST_VOCABULARY)
-    positions = fields.integer("n_positions", 1024, largest=LARGEST_CONTEXT)
+    positions = _integer(fields, "n_positions", 1024, LARGEST_CONTEXT)
     layer = Layer(
         attention=GroupedQuery(num_attention_heads=heads, num_key_value_heads=heads, head_dim=hidden // heads),
         feed_forward=Dense(intermediate_size=width, gated=False),
@@ -34,7 +42,7 @@ def read(fields: Fields, named: Named) -> ModelSpec:
             *_conv1d("mlp.c_proj", width, hidden, Cut.OUTPUTS),
         ),
     )
-    tied = fields.flag("tie_word_embeddings", default=True)
+    tied = is_tied(fields, default=True)
     head = Tensor(name="lm_head.weight", shape=(vocab, hidden), role=Role.HEAD, cut=Cut.VOCABULARY)
     return ModelSpec(
         name=named.name,
@@ -46,12 +54,17 @@ def read(fields: Fields, named: Named) -> ModelSpec:
             Tensor(name="transformer.wte.weight", shape=(vocab, hidden), role=Role.EMBEDDING, cut=Cut.VOCABULARY),
             Tensor(name="transformer.wpe.weight", shape=(positions, hidden), role=Role.EMBEDDING),
         ),
-        layers=(layer,) * fields.integer("n_layer", 12, largest=LARGEST_LAYERS),
+        layers=(layer,) * _integer(fields, "n_layer", 12, LARGEST_LAYERS),
         head=(*norm("transformer.ln_f", hidden, bias=True), *(() if tied else (head,))),
         tied=tied,
         layer_prefix="transformer.h.{layer}.",
         scheme=named.scheme,
     )
+
+
+def _integer(fields: Fields, name: str, default: int, largest: int = LARGEST_WIDTH) -> int:
+    """Return a size under GPT-2's name for it or the usual one."""
+    return fields.integer(ALIASES[name] if fields.has(ALIASES[name]) else name, default, largest=largest)
 
 
 def _conv1d(name: str, inputs: int, outputs: int, cut: Cut) -> Tensors:

@@ -40,9 +40,7 @@ def read(fields: Fields, named: Named) -> ModelSpec:
     kinds = {}
     for each in dict.fromkeys(per_layer):
         facts = grouped_query(fields, hidden, window=each, default_dim=HEAD_DIM)
-        sinks = Tensor(
-            name="self_attn.sinks", shape=(facts.num_attention_heads,), role=Role.BIAS, cut=Cut.OUTPUTS
-        )
+        sinks = Tensor(name="self_attn.sinks", shape=(facts.num_attention_heads,), role=Role.BIAS, cut=Cut.OUTPUTS)
         attention = attention_tensors(facts, hidden, qkv_bias=bias, output_bias=bias)
         tensors = (*block_norms(hidden), sinks, *attention, *_experts(count, hidden, width))
         kinds[each] = Layer(attention=facts, feed_forward=feed_forward, tensors=tensors)

@@ -37,9 +37,7 @@ def read(fields: Fields, named: Named) -> ModelSpec:
         attention, mixing = _attention(fields, hidden) if key[0] else _mamba(fields, hidden)
         feed_forward, transforming = _feed_forward(fields, hidden, count if key[1] else 1)
         norms = block_norms(hidden, ("input_layernorm", "pre_ff_layernorm"))
-        kinds[key] = Layer(
-            attention=attention, feed_forward=feed_forward, tensors=(*mixing, *transforming, *norms)
-        )
+        kinds[key] = Layer(attention=attention, feed_forward=feed_forward, tensors=(*mixing, *transforming, *norms))
     return causal_model(
         fields,
         named,
@@ -65,7 +63,9 @@ def _attention(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
 def _mamba(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
     inner = hidden * fields.integer("mamba_expand", 2, largest=64)
     state, kernel = fields.integer("mamba_d_state", 16), fields.integer("mamba_d_conv", 4, largest=1024)
-    rank = ceil(hidden / 16) if fields.values.get("mamba_dt_rank") in {None, "auto"} else fields.integer("mamba_dt_rank")
+    rank = (
+        ceil(hidden / 16) if fields.values.get("mamba_dt_rank") in {None, "auto"} else fields.integer("mamba_dt_rank")
+    )
     conv_bias, proj_bias = fields.flag("mamba_conv_bias", default=True), fields.flag("mamba_proj_bias", default=False)
     bias = Tensor(name="mamba.conv1d.bias", shape=(inner,), role=Role.BIAS, cut=Cut.OUTPUTS)
     facts = StateSpace(num_heads=inner, head_dim=1, state_size=state, conv_kernel=kernel, num_groups=0)

@@ -12,19 +12,26 @@ from vramfit.readers.families.decoder import (
     causal_model,
     gated_mlp,
     grouped_query,
+    is_tied,
+    window_tokens,
 )
-from vramfit.readers.fields import LARGEST_CONTEXT, Fields
+from vramfit.readers.fields import Fields
 from vramfit.spec import Dense, Layer, ModelSpec
 
 MISTRAL_WINDOW_TOKENS = 4096
 """Class default of Mistral's ``sliding_window``; version 0.1 has it, later files say null."""
+MISTRAL_KV_HEADS = 8
+"""Class default of Mistral's ``num_key_value_heads``; Llama has as many as heads."""
 
 
 def read(fields: Fields, named: Named) -> ModelSpec:
     """Read a Llama or Mistral configuration."""
     hidden, width = fields.integer("hidden_size"), fields.integer("intermediate_size")
-    facts = grouped_query(fields, hidden, window=_window(fields))
-    bias, mlp_bias = fields.flag("attention_bias", default=False), fields.flag("mlp_bias", default=False)
+    mistral = fields.text("model_type") == "mistral"
+    window = window_tokens(fields, MISTRAL_WINDOW_TOKENS) if mistral else None
+    facts = grouped_query(fields, hidden, window=window, default_kv=MISTRAL_KV_HEADS if mistral else None)
+    bias = not mistral and fields.flag("attention_bias", default=False)
+    mlp_bias = not mistral and fields.flag("mlp_bias", default=False)
     layer = Layer(
         attention=facts,
         feed_forward=Dense(intermediate_size=width),
@@ -34,13 +41,4 @@ def read(fields: Fields, named: Named) -> ModelSpec:
             *gated_mlp(hidden, width, bias=mlp_bias),
         ),
     )
-    tied = fields.flag("tie_word_embeddings", default=False)
-    return causal_model(fields, named, (layer,) * fields.num_layers, hidden_size=hidden, tied=tied)
-
-
-def _window(fields: Fields) -> int | None:
-    if fields.text("model_type") != "mistral":
-        return None
-    if "sliding_window" not in fields.values:
-        return fields.integer("sliding_window", MISTRAL_WINDOW_TOKENS, largest=LARGEST_CONTEXT)
-    return fields.optional("sliding_window", largest=LARGEST_CONTEXT)
+    return causal_model(fields, named, (layer,) * fields.num_layers, hidden_size=hidden, tied=is_tied(fields))

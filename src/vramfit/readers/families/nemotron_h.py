@@ -43,7 +43,9 @@ def _blocks(fields: Fields) -> tuple[str, ...]:
         count = len(listed) if isinstance(listed, list) else 0
         words = fields.words(name, tuple(LETTERS.values()), count)
         if not words:
-            raise InvalidValueError("hybrid_override_pattern", None, f"one letter of {' '.join(LETTERS)} per layer, or {name}")
+            raise InvalidValueError(
+                "hybrid_override_pattern", None, f"one letter of {' '.join(LETTERS)} per layer, or {name}"
+            )
         return words
     num = fields.num_layers
     if len(pattern) != num:
@@ -129,7 +131,9 @@ def _experts(fields: Fields, hidden: int) -> tuple[FeedForward, Tensors]:
     count = fields.integer("n_routed_experts", largest=LARGEST_EXPERTS)
     width = fields.integer("moe_intermediate_size")
     bias = fields.flag("mlp_bias", default=False)
-    shared = fields.integer("moe_shared_expert_intermediate_size") * fields.integer("n_shared_experts", 1, largest=LARGEST_EXPERTS)
+    shared = fields.integer("moe_shared_expert_intermediate_size") * fields.integer(
+        "n_shared_experts", 1, largest=LARGEST_EXPERTS
+    )
     facts = Experts(
         num_experts=count,
         num_experts_per_tok=fields.integer("num_experts_per_tok", largest=count),

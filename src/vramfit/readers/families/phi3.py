@@ -5,8 +5,16 @@ Source: huggingface/transformers:src/transformers/models/phi3/.
 
 from __future__ import annotations
 
-from vramfit.readers.families.decoder import Named, block_norms, causal_model, grouped_query, linear
-from vramfit.readers.fields import LARGEST_CONTEXT, Fields
+from vramfit.readers.families.decoder import (
+    Named,
+    block_norms,
+    causal_model,
+    grouped_query,
+    is_tied,
+    linear,
+    window_tokens,
+)
+from vramfit.readers.fields import Fields
 from vramfit.spec import Cut, Dense, Layer, ModelSpec
 
 
@@ -14,7 +22,7 @@ def read(fields: Fields, named: Named) -> ModelSpec:
     """Read a Phi-3 configuration."""
     hidden, width = fields.integer("hidden_size"), fields.integer("intermediate_size")
     fields.refuse("attention_bias", "Phi-3's attention has no bias in transformers")
-    facts = grouped_query(fields, hidden, window=fields.optional("sliding_window", largest=LARGEST_CONTEXT))
+    facts = grouped_query(fields, hidden, window=window_tokens(fields))
     query = facts.num_attention_heads * facts.head_dim
     fused = query + 2 * facts.num_key_value_heads * facts.head_dim
     layer = Layer(
@@ -28,5 +36,4 @@ def read(fields: Fields, named: Named) -> ModelSpec:
             *linear("mlp.down_proj", hidden, width, Cut.INPUTS),
         ),
     )
-    tied = fields.flag("tie_word_embeddings", default=False)
-    return causal_model(fields, named, (layer,) * fields.num_layers, hidden_size=hidden, tied=tied)
+    return causal_model(fields, named, (layer,) * fields.num_layers, hidden_size=hidden, tied=is_tied(fields))

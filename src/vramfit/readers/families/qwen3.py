@@ -13,15 +13,18 @@ from vramfit.readers.families.decoder import (
     causal_model,
     gated_mlp,
     grouped_query,
+    is_tied,
     routed_experts,
     router,
 )
-from vramfit.readers.families.qwen2 import layer_windows
-from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_EXPERTS, LARGEST_LAYERS, Fields
+from vramfit.readers.families.qwen2 import KV_HEADS, layer_windows, used_window
+from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
 from vramfit.spec import Dense, Experts, FeedForward, Layer, ModelSpec
 
 HEAD_DIM = 128
 """Class default of ``head_dim`` in Qwen3; Qwen3-MoE has none and divides."""
+MOE_KV_HEADS = 4
+"""Class default of ``num_key_value_heads`` in Qwen3-MoE; Qwen3's is Qwen2's."""
 
 
 def read(fields: Fields, named: Named) -> ModelSpec:
@@ -29,12 +32,14 @@ def read(fields: Fields, named: Named) -> ModelSpec:
     hidden = fields.integer("hidden_size")
     moe = fields.text("model_type") == "qwen3_moe"
     bias = fields.flag("attention_bias", default=False)
+    default_dim, default_kv = (None, MOE_KV_HEADS) if moe else (HEAD_DIM, KV_HEADS)
+    per_layer = (used_window(fields),) * fields.num_layers if moe else layer_windows(fields)  # MoE: all slide, or none
     kinds: dict[object, Layer] = {}
     layers = []
-    for i, window in enumerate(_moe_windows(fields) if moe else layer_windows(fields)):
+    for i, window in enumerate(per_layer):
         sparse = moe and is_sparse(fields, i)
         if (window, sparse) not in kinds:
-            facts = grouped_query(fields, hidden, window=window, default_dim=None if moe else HEAD_DIM)
+            facts = grouped_query(fields, hidden, window=window, default_dim=default_dim, default_kv=default_kv)
             feed_forward, tensors = experts(fields, hidden) if sparse else dense(fields, hidden)
             kinds[window, sparse] = Layer(
                 attention=facts,
@@ -46,8 +51,7 @@ def read(fields: Fields, named: Named) -> ModelSpec:
                 ),
             )
         layers.append(kinds[window, sparse])
-    tied = fields.flag("tie_word_embeddings", default=False)
-    return causal_model(fields, named, tuple(layers), hidden_size=hidden, tied=tied)
+    return causal_model(fields, named, tuple(layers), hidden_size=hidden, tied=is_tied(fields))
 
 
 def is_sparse(fields: Fields, layer: int) -> bool:
@@ -73,11 +77,3 @@ def experts(fields: Fields, hidden_size: int) -> tuple[FeedForward, Tensors]:
         moe_intermediate_size=width,
     )
     return facts, (router("mlp.gate", count, hidden_size), *routed_experts(count, hidden_size, width))
-
-
-def _moe_windows(fields: Fields) -> tuple[int | None, ...]:
-    """Return each layer's window: Qwen3-MoE slides everywhere or nowhere."""
-    window = None
-    if fields.flag("use_sliding_window", default=False):
-        window = fields.integer("sliding_window", 4096, largest=LARGEST_CONTEXT)
-    return (window,) * fields.num_layers

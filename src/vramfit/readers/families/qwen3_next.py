@@ -71,14 +71,19 @@ def _linear(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
     )
     heads = facts.num_value_heads
     if heads % facts.num_key_heads:
-        raise InvalidValueError("linear_num_value_heads", heads, f"a multiple of linear_num_key_heads ({facts.num_key_heads})")
+        raise InvalidValueError(
+            "linear_num_value_heads", heads, f"a multiple of linear_num_key_heads ({facts.num_key_heads})"
+        )
     keys, values = facts.num_key_heads * facts.key_head_dim, heads * facts.value_head_dim
     mixed = 2 * keys + values
     return facts, (
         Tensor(name="linear_attn.dt_bias", shape=(heads,), role=Role.STATE, cut=Cut.OUTPUTS),
         Tensor(name="linear_attn.A_log", shape=(heads,), role=Role.STATE, cut=Cut.OUTPUTS),
         Tensor(
-            name="linear_attn.conv1d.weight", shape=(mixed, 1, facts.conv_kernel), role=Role.CONVOLUTION, cut=Cut.OUTPUTS
+            name="linear_attn.conv1d.weight",
+            shape=(mixed, 1, facts.conv_kernel),
+            role=Role.CONVOLUTION,
+            cut=Cut.OUTPUTS,
         ),
         *linear("linear_attn.in_proj_qkvz", mixed + values, hidden, Cut.OUTPUTS),
         *linear("linear_attn.in_proj_ba", 2 * heads, hidden, Cut.OUTPUTS),
