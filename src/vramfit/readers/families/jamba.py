@@ -1,6 +1,6 @@
 """Jamba: Mamba 1 with one attention layer in eight, experts in every other layer.
 
-Source: huggingface/transformers:src/transformers/models/jamba/; names as in the published files (one matrix per expert).
+Source: huggingface/transformers:src/transformers/models/jamba/; names as in the published files.
 """
 
 from __future__ import annotations
