@@ -97,7 +97,7 @@ def _mamba(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
 
 
 def _projection_bias(fields: Fields) -> bool:
-    """Say whether in and out projections have biases (``use_bias``; ``mamba_proj_bias`` is the same under its older name)."""
+    """Say whether in and out projections have biases: ``use_bias``; ``mamba_proj_bias`` has no effect."""
     return fields.flag("use_bias", default=False)
 
 
