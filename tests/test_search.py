@@ -14,15 +14,14 @@ from vramfit.errors import ImpossiblePlanError, InvalidValueError, UnknownNameEr
 from vramfit.request import Inference, Plan, Request
 from vramfit.result import Verdict
 from vramfit.search import (
-    Plans,
     Question,
     device_options,
     largest_batch,
     largest_fitting,
     longest_context,
+    plans_for,
 )
 from vramfit.source import read_model
-from vramfit.understand import understand
 
 QUESTION = Question(
     model=read_model("meta-llama/Llama-3.1-8B"),
@@ -32,10 +31,19 @@ QUESTION = Question(
 )
 
 
-@given(st.integers(0, 10_000), st.integers(1, 10_000))
-def test_binary_search_finds_the_boundary(boundary: int, most: int) -> None:
-    """The largest n up to most that passes."""
-    assert min(boundary, most) == largest_fitting(lambda n: n <= boundary, most)
+@given(st.integers(0, 10**6), st.integers(1, 10**6), st.integers(1, 10**6), st.integers(1, 4), st.booleans())
+def test_search_finds_the_boundary(boundary: int, most: int, start: int, power: int, step: bool) -> None:
+    """The largest n up to most with room, whatever the curve and wherever it starts, in few steps."""
+    asked: list[int] = []
+
+    def room(n: int) -> int:
+        asked.append(n)
+        if step:
+            return 1 if n <= boundary else -1
+        return int(boundary**power - n**power)
+
+    assert min(boundary, most) == largest_fitting(room, most, start)
+    assert len(asked) <= 70
 
 
 def test_one_more_sequence_would_not_fit() -> None:
@@ -65,7 +73,7 @@ def test_context_stops_at_what_the_model_was_made_for() -> None:
 def test_fewest_devices_fit_and_one_less_does_not() -> None:
     """70B in bf16 with 4 x 8,192 tokens: 141 GB of weights and 10.7 GB of cache want more than one 80 GB card."""
     model = read_model("meta-llama/Llama-3.1-70B-Instruct")
-    plans, device = Plans(understand(model, QUESTION.workload)), find_device("a100-sxm-80gb")
+    plans, device = plans_for(model, QUESTION.workload), find_device("a100-sxm-80gb")
     option = plans.fewest(device, 0)
     assert Verdict.FITS is option.verdict
     less = plans.best(option.count - 1, device, 0)

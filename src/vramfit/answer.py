@@ -12,11 +12,11 @@ from vramfit.fit import fit
 from vramfit.request import Plan, Request
 from vramfit.result import Answer, Choice, Estimate, Fit, Verdict
 from vramfit.search import (
-    Plans,
     Question,
     device_options,
     largest_batch,
     longest_context,
+    plans_for,
     smallest_change,
 )
 from vramfit.source import read_model
@@ -110,7 +110,7 @@ def _plan(request: Request, model: ModelSpec, device: Device | None) -> tuple[Pl
         raise InvalidValueError(
             "device_count", num, "a device beside it, or a plan", "name a card with --gpu, or --tp/--pp"
         )
-    best = Plans(understand(model, request.workload)).best(num, device, request.headroom_bytes)
+    best = plans_for(model, request.workload).best(num, device, request.headroom_bytes)
     if best is None:
         raise ImpossiblePlanError(
             f"device_count: {num}: no tensor degree up to 8 and pipeline degree up to {len(model.layers)} divide "
@@ -129,6 +129,7 @@ def _without_device(request: Request, result: Estimate) -> Answer:
         capacity_bytes=0,
         headroom_bytes=request.headroom_bytes,
         margin_bytes=0,
+        high_margin_bytes=0,
         worst_rank=worst.rank,
         largest_item=largest.name,
     )

@@ -37,6 +37,13 @@ class Counter(StrEnum):
     PROCESS = "process"  # nvidia-smi
 
 
+SEEN_BY = {
+    Counter.ALLOCATED: frozenset({Counter.ALLOCATED}),
+    Counter.RESERVED: frozenset({Counter.ALLOCATED, Counter.RESERVED}),
+    Counter.PROCESS: frozenset(Counter),
+}
+"""What each reading includes: nvidia-smi sees everything, torch's reserved figure what torch allocated, and so on."""
+
 ALWAYS = (Phase.LOAD, Phase.PREFILL, Phase.SAMPLE, Phase.DECODE)
 
 
@@ -94,19 +101,28 @@ class Breakdown:
         """Phases in which anything is alive, in order of time."""
         return tuple(phase for phase in Phase if any(phase in item.phases for item in self.items))
 
+    def totals(self, counter: Counter = Counter.PROCESS) -> dict[Phase, Total]:
+        """Sum the items alive in each phase, as seen by one of the three counters; phases in order of time."""
+        sums: dict[Phase, list[Size]] = {phase: [0, 0, 0] for phase in Phase}
+        shown = SEEN_BY[counter]
+        for item in self.items:
+            if item.counter in shown:
+                low, expected, high = item.low_bytes, item.bytes, item.high_bytes
+                for phase in item.phases:
+                    entry = sums[phase]
+                    entry[0] = entry[0] + low
+                    entry[1] = entry[1] + expected
+                    entry[2] = entry[2] + high
+        alive = {phase for item in self.items for phase in item.phases}
+        return {p: Total(low_bytes=e[0], expected_bytes=e[1], high_bytes=e[2]) for p, e in sums.items() if p in alive}
+
     def total(self, phase: Phase, counter: Counter = Counter.PROCESS) -> Total:
         """Sum the items alive in a phase, as seen by one of the three counters."""
-        order = list(Counter)
-        seen = [i for i in self.items if phase in i.phases and order.index(i.counter) <= order.index(counter)]
-        return Total(
-            low_bytes=sum(i.low_bytes for i in seen),
-            expected_bytes=sum(i.bytes for i in seen),
-            high_bytes=sum(i.high_bytes for i in seen),
-        )
+        return self.totals(counter)[phase]
 
     def peak(self, counter: Counter = Counter.PROCESS) -> Total:
         """Maximum over the phases, each bound for itself."""
-        totals = [self.total(phase, counter) for phase in self.phases]
+        totals = self.totals(counter).values()
         return Total(
             low_bytes=reduce(larger, (t.low_bytes for t in totals)),
             expected_bytes=reduce(larger, (t.expected_bytes for t in totals)),
@@ -116,7 +132,8 @@ class Breakdown:
     @property
     def peak_phase(self) -> Phase:
         """The phase with the largest expected bytes; of equals the earliest. One question only, no arrays."""
-        return max(self.phases, key=lambda phase: self.total(phase).expected_bytes)
+        totals = self.totals()
+        return max(totals, key=lambda phase: totals[phase].expected_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +176,9 @@ class Fit:
     capacity_bytes: int
     headroom_bytes: int
     margin_bytes: int
-    """Capacity less headroom less expected peak of the worst rank; negative = missing."""
+    """Capacity less headroom less expected peak of the worst rank; negative = missing. [B]"""
+    high_margin_bytes: int
+    """The same by the high figure; a job fits when this is not negative. [B]"""
     worst_rank: str
     largest_item: str
 

@@ -18,12 +18,14 @@ from vramfit.memory.weights import weight_bytes
 from vramfit.request import Inference, Plan
 from vramfit.result import Change, DeviceOption, Fit, Limit, Verdict
 from vramfit.spec import ModelSpec
-from vramfit.understand import Understood, understand
+from vramfit.understand import ASSUMED_CONTEXT_TOKENS, Understood, understand
 from vramfit.units import ceil_div
 
 MOST_DEVICES = 512
 MOST_TENSOR_RANKS = 8
 """Tensor parallelism is searched within one server of eight devices; beyond that stages are added."""
+MOST_OTHERS = 16
+"""Other kinds are offered up to this many, or twice as many as of the named kind."""
 MOST_BATCH = 2**20
 MOST_CONTEXT = 2**27
 
@@ -49,6 +51,7 @@ class Plans:
     """Counts one understood workload under many plans, each plan once."""
 
     understood: Understood
+    weights_bytes: int
     _known: dict[Plan, Counted | None] = field(default_factory=dict)
 
     def fit(self, plan: Plan, device: Device, headroom_bytes: int) -> Fit | None:
@@ -71,12 +74,12 @@ class Plans:
                 found.append((plan, judged))
         return max(found, key=lambda pair: (pair[1].margin_bytes, pair[0].tp), default=None)
 
-    def fewest(self, device: Device, headroom_bytes: int) -> DeviceOption:
-        """Return the fewest devices of one kind that hold the job."""
+    def fewest(self, device: Device, headroom_bytes: int, most: int = MOST_DEVICES) -> DeviceOption:
+        """Return the fewest devices of one kind that hold the job, at most ``most``."""
         room = max(1, device.capacity_bytes - headroom_bytes)
-        least = max(1, weight_bytes(self.understood.model) // room)
+        least = max(1, ceil_div(self.weights_bytes, room))
         plan, verdict, margin = Plan(), Verdict.DOES_NOT_FIT, 0
-        for num in _counts(least):
+        for num in _counts(least, most):
             best = self.best(num, device, headroom_bytes)
             if best is None:
                 continue
@@ -86,55 +89,75 @@ class Plans:
         return DeviceOption(device=device.name, count=0, plan=plan, verdict=verdict, margin_bytes=margin)
 
 
-def _counts(least: int) -> Iterable[int]:
+def plans_for(model: ModelSpec, workload: Inference) -> Plans:
+    """Return what counts a workload under many plans."""
+    understood = understand(model, workload)
+    return Plans(understood, weight_bytes(understood.model))
+
+
+def _counts(least: int, most: int) -> Iterable[int]:
     """Yield device counts that servers come in: every count to 8, then whole servers of 8."""
-    yield from range(least, 9)
-    yield from range(max(16, ceil_div(least, 8) * 8), MOST_DEVICES + 1, 8)
+    yield from range(least, min(8, most) + 1)
+    yield from range(max(16, ceil_div(least, 8) * 8), most + 1, 8)
 
 
 def device_options(question: Question, others: Iterable[Device]) -> tuple[DeviceOption, ...]:
     """Return the fewest devices of the named kind, then of every other kind, fewest and smallest first."""
-    plans = Plans(understand(question.model, question.workload))
+    plans = plans_for(question.model, question.workload)
     own = plans.fewest(question.device, question.headroom_bytes)
-    found = [(plans.fewest(d, question.headroom_bytes), d) for d in others if d.name != question.device.name]
+    most = max(MOST_OTHERS, 2 * own.count)
+    found = [(plans.fewest(d, question.headroom_bytes, most), d) for d in others if d.name != question.device.name]
     usable = sorted((o.count, d.capacity_bytes, d.name, o) for o, d in found if o.count)
     return (own, *(entry[-1] for entry in usable))
 
 
-def largest_fitting(fits: Callable[[int], bool], most: int) -> int:
-    """Return the largest n from 1 to ``most`` with ``fits(n)``, 0 if none; ``fits`` never turns true again.
+def largest_fitting(room: Callable[[int], int], most: int, start: int) -> int:
+    """Return the largest n from 1 to ``most`` with ``room(n) >= 0``, 0 if none; ``room`` never grows.
 
-    >>> largest_fitting(lambda n: n * n <= 50, 100)
+    Memory is nearly linear in n, so the next n is where the line through the last two would cross zero;
+    every third step halves the bracket instead, which bounds the number of steps.
+
+    >>> largest_fitting(lambda n: 50 - n * n, 100, 3)
     7
     """
-    if not fits(1):
-        return 0
-    low, high = 1, 2
-    while high <= most and fits(high):
-        low, high = high, high * 2
-    high = min(high, most + 1)
+    low, high, n = 0, most + 1, min(start, most)
+    seen: list[tuple[int, int]] = []
     while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
+        left = room(n)
+        low, high = (n, high) if left >= 0 else (low, n)
+        seen.append((n, left))
+        n = (low + high) // 2 if len(seen) % 3 == 0 else _crossing(seen, low)
+        n = max(low + 1, min(high - 1, n))
     return low
+
+
+def _crossing(seen: list[tuple[int, int]], low: int) -> int:
+    """Return where the line through the last two points crosses zero; from one point, its double or its half."""
+    (n, left), *before = seen[::-1]
+    if not before:
+        return 2 * n if left >= 0 else n // 2
+    m, other = before[0]
+    slope = (other - left) // (n - m) if n != m else 0
+    return n + left // slope if slope > 0 else 2 * low
 
 
 def longest_context(question: Question) -> Limit:
     """Return the longest context that fits, all else as asked; at most what the model was made for. [tokens]"""
-    limit = question.model.max_position_embeddings or MOST_CONTEXT
-    value = largest_fitting(lambda n: _fits(_with_context(question, n)), limit)
-    bounded = "max_position_embeddings" if value == question.model.max_position_embeddings else "memory"
-    return Limit(value=value, bounded_by=bounded)
+    made_for = question.model.max_position_embeddings
+    asked = question.workload.context_tokens or ASSUMED_CONTEXT_TOKENS
+    value = largest_fitting(lambda n: _room(_with_context(question, n)), made_for or MOST_CONTEXT, asked)
+    return Limit(value=value, bounded_by="max_position_embeddings" if value == made_for else "memory")
 
 
 def largest_batch(question: Question) -> Limit:
     """Return the largest batch that fits, all else as asked. [sequences]"""
-    value = largest_fitting(lambda n: _fits(_with_batch(question, n)), MOST_BATCH)
+    value = largest_fitting(lambda n: _room(_with_batch(question, n)), MOST_BATCH, question.workload.batch)
     return Limit(value=value, bounded_by="memory" if value < MOST_BATCH else "the search")
 
 
-def _fits(question: Question) -> bool:
-    return question.fit().verdict is Verdict.FITS
+def _room(question: Question) -> int:
+    """Bytes left on the fullest rank even by the high figure; negative when that does not fit. [B]"""
+    return question.fit().high_margin_bytes
 
 
 def _with_context(question: Question, context: int) -> Question:

@@ -128,6 +128,8 @@ class Experts:
     shared_intermediate_size: int = 0
     """Width of the experts every token passes, all together; 0 = there are none."""
     gated: bool = True
+    latent_size: int | None = None
+    """Width at which routed experts read and write (Nemotron 3 Super and Ultra); None = the hidden size."""
 
 
 FeedForward: TypeAlias = Dense | Experts

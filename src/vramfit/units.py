@@ -45,6 +45,10 @@ def ceil_div(a: Size, b: Size) -> Size:
     return -(-a // b)
 
 
+@overload
+def round_up(a: int, multiple: int) -> int: ...
+@overload
+def round_up(a: Size, multiple: Size) -> Size: ...
 def round_up(a: Size, multiple: Size) -> Size:
     """Return the smallest multiple of ``multiple`` that is not below ``a``.
 

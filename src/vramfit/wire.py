@@ -139,6 +139,7 @@ class VerdictWire(msgspec.Struct):
     capacity_bytes: int | None
     headroom_bytes: int
     margin_bytes: int | None
+    high_margin_bytes: int | None
     worst_rank: str
     largest_item: str
 
@@ -335,6 +336,7 @@ def _answer_wire(answer: Answer) -> AnswerWire:
             capacity_bytes=fit.capacity_bytes if named else None,
             headroom_bytes=fit.headroom_bytes,
             margin_bytes=fit.margin_bytes if named else None,
+            high_margin_bytes=fit.high_margin_bytes if named else None,
             worst_rank=fit.worst_rank,
             largest_item=fit.largest_item,
         ),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vramfit.errors import UnsupportedModelError
 from vramfit.estimate import estimate
 from vramfit.formats import weight_format
 from vramfit.memory.weights import weight_bytes
@@ -24,6 +25,9 @@ LLAMA = {
     "num_key_value_heads": 2,
     "intermediate_size": 128, "vocab_size": 100, "torch_dtype": "bfloat16", "tie_word_embeddings": True,
 }  # fmt: skip
+
+
+MIXTRAL = {**LLAMA, "model_type": "mixtral", "tie_word_embeddings": False}
 
 
 def header(spec: ModelSpec, dtype: str = "BF16", width: int = 2) -> Checkpoint:
@@ -102,6 +106,13 @@ def test_old_files_may_leave_out_the_prefix(ours: str, theirs: str) -> None:
     spec = read_model("openai-community/gpt2")
     tensors = tuple(replace(t, name=theirs + t.name.removeprefix(ours)) for t in header(spec, "F32", 4).tensors)
     assert compare(spec, Checkpoint(where="file", tensors=tensors)).agrees
+
+
+def test_an_endless_inventory_is_refused() -> None:
+    """4,096 layers of 65,536 experts would be 805 million names: one error instead of a hang."""
+    endless = read_config({**MIXTRAL, "num_hidden_layers": 4096, "num_local_experts": 65536}, "endless")
+    with pytest.raises(UnsupportedModelError, match="implies 805,"):
+        compare(endless, Checkpoint(where="file", tensors=()))
 
 
 def split_gptq(t: StoredTensor) -> tuple[StoredTensor, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,18 @@ from vramfit.device import Device
 from vramfit.errors import UnknownNameError
 from vramfit.names import nearest, normalise
 
-_ROWS = Path(__file__).with_name("devices.json")
+_FILE = Path(__file__).with_name("devices.json")
+
+
+@cache
+def _rows() -> tuple[dict[str, Any], ...]:
+    """Return the rows of the embedded file, read once."""
+    return tuple(json.loads(_FILE.read_bytes()))
 
 
 def all_devices() -> tuple[Device, ...]:
     """Return every device of the catalogue, in the order of the file."""
-    return tuple(_device(row) for row in json.loads(_ROWS.read_bytes()))
+    return tuple(_device(row) for row in _rows())
 
 
 def find_device(name: str, path: str = "device") -> Device:
@@ -30,7 +37,7 @@ def find_device(name: str, path: str = "device") -> Device:
     """
     wanted = normalise(name)
     known: list[str] = []
-    for row in json.loads(_ROWS.read_bytes()):
+    for row in _rows():
         names = (row["name"], row["product"], *row["aliases"])
         if any(normalise(n) == wanted for n in names):
             return _device(row)

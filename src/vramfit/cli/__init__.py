@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import import_module
 from typing import Any
@@ -20,7 +21,9 @@ COMMANDS = {
 
 def main(args: list[str] | None = None) -> None:
     """Run the command; exit codes: 0 done, 1 ``--check`` and it does not fit, 2 the input was wrong."""
-    args = sys.argv[1:] if args is None else args
+    if args is None:
+        gc.disable()  # a process that lives for a tenth of a second has nothing to collect
+        args = sys.argv[1:]
     if "--help" in args:
         from rich_click.patch import patch  # noqa: PLC0415 - only help is drawn by it
 

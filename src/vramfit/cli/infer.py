@@ -11,7 +11,6 @@ import click
 
 from vramfit.answer import answer
 from vramfit.catalogue.device import find_device
-from vramfit.cli.here import cards
 from vramfit.cli.show import show
 from vramfit.errors import UnknownNameError, UnreadableFileError
 from vramfit.report.answer import brief, sections
@@ -89,6 +88,8 @@ def _with_files(model: str | None, given: dict[str, Any]) -> str:
 
 def _here(request: Request) -> tuple[Request, str]:
     """Ask the driver which cards this machine has and take the smallest as the one to fit on."""
+    from vramfit.cli.here import cards  # noqa: PLC0415 - only this machine's owner pays for it
+
     found = cards()
     smallest = min(found, key=lambda card: card.total_bytes)
     free = f"{smallest.free_bytes:,} of {smallest.total_bytes:,} bytes free"

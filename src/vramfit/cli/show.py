@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterable
 
@@ -13,6 +12,7 @@ import click
 from vramfit.report.plain import render
 from vramfit.report.rows import Section
 
+WIDEST = 10_000
 PIPE_WIDTH = 100
 """Width in a pipe when COLUMNS is not set."""
 
@@ -26,7 +26,8 @@ def show(sections: Iterable[Section]) -> None:
 
         draw(sections, Console(highlight=False))
         return
-    width = shutil.get_terminal_size((PIPE_WIDTH, 24)).columns
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isdecimal() and 0 < int(columns) < WIDEST else PIPE_WIDTH
     ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
     click.echo(render(sections, width, ascii_only=ascii_only), nl=False)
 

@@ -57,27 +57,28 @@ def dense_width(hidden_size: int, facts: Dense) -> Width:
 def experts_width(hidden_size: int, facts: Experts, *, at_once: bool) -> Width:
     """Elements per token at the widest moment of a mixture of experts. [elements/token]
 
-        at once:          5 * hidden_size + k * max(hidden_size + 3 * width, 4 * hidden_size)
-        expert by expert: 5 * hidden_size + share * (2 * hidden_size + 3 * width)
+        at once:          5 * hidden_size + k * max(inputs + 3 * width, 4 * inputs)
+        expert by expert: 5 * hidden_size + share * (2 * inputs + 3 * width)
 
-    k: experts per token; every token is copied once per expert it goes to. ``share``: part of all tokens
+    inputs: the hidden size, or the narrower latent size experts work at. k: experts per token; every
+    token is copied once per expert it goes to. ``share``: part of all tokens
     that the busiest expert gets: k / experts when balanced (low), all in the worst case (high); expected is
     twice the balanced share. The shared expert's 3 * width is counted when it is the wider of the two.
     Source: huggingface/transformers:src/transformers/integrations/moe.py, 5.23.0, grouped_mm_experts_forward.
     """
     h, f, k = hidden_size, facts.moe_intermediate_size, facts.num_experts_per_tok
     gate = 3 if facts.gated else 2
-    shared = gate * facts.shared_intermediate_size
+    shared, inputs = gate * facts.shared_intermediate_size, facts.latent_size or h
     if at_once:
-        routed = k * max(h + gate * f, 4 * h)
-        low = k * max(h, gate * f)
+        routed = k * max(inputs + gate * f, 4 * inputs)
+        low = k * max(inputs, gate * f)
         return Width(
             place="experts",
             low=4 * h + max(low, shared),
             expected=5 * h + max(routed, shared),
             high=6 * h + routed + shared,
         )
-    one = 2 * h + gate * f
+    one = 2 * inputs + gate * f
     balanced = ceil_div(k * one, facts.num_experts)
     return Width(
         place="experts",

@@ -9,7 +9,8 @@ from vramfit.engine import EngineProfile
 from vramfit.request import Inference
 from vramfit.result import ALWAYS, Basis, Counter, Item, Phase, exactly
 from vramfit.shard import Shard
-from vramfit.units import GIB, MIB
+from vramfit.spec import Scheme, Tensor
+from vramfit.units import GIB, MIB, round_up
 
 CONTEXT_BASE_BYTES = 8 * MIB
 CONTEXT_BYTES_PER_THREAD = 2.91 * MIB / 1536
@@ -121,26 +122,35 @@ def _workspace_bytes(device: Device | None) -> int:
 def allocator_rounding(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
     """Yield memory that the caching allocator reserves and cannot use: the ends of segments. [B]
 
-        1 MiB (half a step of 2 MiB) per weight of 10 MiB or more, and two part-filled shared segments
+        sum over weights of 10 MiB or more of (size rounded up to 2 MiB - size), and a part-filled shared segment
 
-    Low: weights loaded into one prepared block, as transformers does since 4.50; high: a whole step each.
+    Experts of a layer that pass one grouped kernel lie in one tensor. Low: weights loaded into one prepared
+    block, as transformers does since 4.50; high: two more shared segments for what a forward pass allocates.
     Blocks that are free again are not counted: they are given back when memory runs short.
     """
-    del workload, engine
-    scheme = shard.model.scheme
-    large = sum(
-        t.copies * times * (scheme.format_of(t).tensor_size(t.shape) >= OWN_SEGMENT_BYTES)
+    del workload
+    wasted = sum(
+        times * _segment_end(tensor, shard.model.scheme, engine)
         for layer, times in shard.groups
-        for t in layer.tensors
+        for tensor in layer.tensors
     )
     yield Item(
         name="runtime/allocator_rounding",
-        bytes=large * SEGMENT_STEP_BYTES // 2 + SHARED_SEGMENT_BYTES,
+        bytes=wasted + SHARED_SEGMENT_BYTES,
         low_bytes=0,
-        high_bytes=large * SEGMENT_STEP_BYTES + 2 * SHARED_SEGMENT_BYTES,
+        high_bytes=wasted + 3 * SHARED_SEGMENT_BYTES,
         phases=ALWAYS,
         basis=Basis.DERIVED,
-        formula=f"{large:,} weights in segments of their own x 1 MiB + part-filled segments",
+        formula=f"{wasted:,} B at the ends of weights' own segments + one part-filled segment of 20 MiB",
         source="pytorch/pytorch:c10/cuda/CUDACachingAllocator.cpp",
         counter=Counter.RESERVED,
     )
+
+
+def _segment_end(tensor: Tensor, scheme: Scheme, engine: EngineProfile) -> int:
+    """Bytes that the segments of a tensor (and its copies) have beyond its size; small tensors share segments. [B]"""
+    fused = tensor.copies > 1 and engine.experts_at_once
+    size = scheme.format_of(tensor).tensor_size(tensor.shape) * (tensor.copies if fused else 1)
+    if size < OWN_SEGMENT_BYTES:
+        return 0
+    return (round_up(size, SEGMENT_STEP_BYTES) - size) * (1 if fused else tensor.copies)

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
+from vramfit.errors import UnsupportedModelError
 from vramfit.formats import BF16, FP16, FP32, StorageFormat
 from vramfit.readers.safetensors import Checkpoint, StoredTensor
-from vramfit.spec import Layer, ModelSpec, Part, Tensor, inventory
+from vramfit.spec import Layer, ModelSpec, Part, Tensor, inventory, layer_groups
 
 PLAIN = {"F32": FP32, "F16": FP16, "BF16": BF16}
 COMPANIONS = {
@@ -43,6 +44,8 @@ RENAMINGS: tuple[tuple[tuple[str, str], ...], ...] = (
 NOT_LOADED = ("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", "embeddings.position_ids")
 """Endings of buffers that old files hold and a load leaves out."""
 SHOWN = 3
+MOST_TENSORS = 1_000_000
+"""Tensors of one model that are written out by name; Kimi K2 has about 140,000 with its scales."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,7 @@ class Comparison:
 
 def compare(spec: ModelSpec, checkpoint: Checkpoint) -> Comparison:
     """Compare the implied tensors with those of a file, name for name and shape for shape."""
+    _refuse_endless(spec)
     implied = {t.name: t for t in inventory(spec)}
     optional = {t.name for t in inventory(replace(spec, embeddings=(), layers=(), head=(), parts=_not_resident(spec)))}
     stored = _by_stem(checkpoint)
@@ -92,6 +96,17 @@ def compare(spec: ModelSpec, checkpoint: Checkpoint) -> Comparison:
         left_on_disk=(*sorted(spare), *sorted(there)),
         formats=formats,
     )
+
+
+def _refuse_endless(spec: ModelSpec) -> None:
+    """Refuse to write out an inventory that no file could hold, such as 4,096 layers of 65,536 experts."""
+    stacks = (spec.layers, *(part.layers for part in spec.parts))
+    count = sum(n * sum(t.copies for t in layer.tensors) for layers in stacks for layer, n in layer_groups(layers))
+    if count > MOST_TENSORS:
+        raise UnsupportedModelError(
+            f"{spec.name}: the configuration implies {count:,} tensors: expected at most {MOST_TENSORS:,}; "
+            "check num_hidden_layers and the number of experts"
+        )
 
 
 def _not_resident(spec: ModelSpec) -> tuple[Part, ...]:

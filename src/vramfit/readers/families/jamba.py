@@ -1,12 +1,12 @@
 """Jamba: Mamba 1 with one attention layer in eight, experts in every other layer.
 
-Source: huggingface/transformers:src/transformers/models/jamba/; names as in the published files.
+Source: huggingface/transformers:src/transformers/models/jamba/; names as in the published files, which have one
+matrix per expert.
 """
 
 from __future__ import annotations
 
-from math import ceil
-
+from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.formats import Role
 from vramfit.readers.families.decoder import (
     Named,
@@ -16,6 +16,7 @@ from vramfit.readers.families.decoder import (
     causal_model,
     gated_mlp,
     grouped_query,
+    is_tied,
     linear,
     norm,
     routed_experts,
@@ -23,10 +24,22 @@ from vramfit.readers.families.decoder import (
 )
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
 from vramfit.spec import Attention, Cut, Dense, Experts, FeedForward, Layer, ModelSpec, StateSpace, Tensor
+from vramfit.units import ceil_div
+
+KEY_VALUE_HEADS = 8
+"""Class default in transformers."""
+HIDDEN_PER_RANK = 16
+"""``mamba_dt_rank`` "auto": hidden size over this, rounded up (Gu and Dao 2023, arXiv:2312.00752, sec. 3.6)."""
 
 
 def read(fields: Fields, named: Named) -> ModelSpec:
     """Read a Jamba configuration."""
+    fields.refuse("sliding_window", "a window that transformers does not read")
+    if not fields.flag("mamba_inner_layernorms", default=True):
+        raise UnsupportedModelError(
+            f"{fields.at('mamba_inner_layernorms')}: False: expected true; without these norms no published model says "
+            "what the shapes are, so no number is given"
+        )
     hidden, num = fields.integer("hidden_size"), fields.num_layers
     count = fields.integer("num_experts", 16, largest=LARGEST_EXPERTS)
     attends = _periodic(fields, "attn_layer", 8, 4, num)
@@ -35,59 +48,66 @@ def read(fields: Fields, named: Named) -> ModelSpec:
     kinds: dict[tuple[bool, bool], Layer] = {}
     for key in dict.fromkeys(keys):
         attention, mixing = _attention(fields, hidden) if key[0] else _mamba(fields, hidden)
-        feed_forward, transforming = _feed_forward(fields, hidden, count if key[1] else 1)
+        feed_forward, transforming = _experts(fields, hidden, count) if key[1] else _dense(fields, hidden)
         norms = block_norms(hidden, ("input_layernorm", "pre_ff_layernorm"))
         kinds[key] = Layer(attention=attention, feed_forward=feed_forward, tensors=(*mixing, *transforming, *norms))
-    return causal_model(
-        fields,
-        named,
-        tuple(kinds[k] for k in keys),
-        hidden_size=hidden,
-        tied=fields.flag("tie_word_embeddings", default=False),
-        final_norm="final_layernorm",
-    )
+    layers = tuple(kinds[key] for key in keys)
+    return causal_model(fields, named, layers, hidden_size=hidden, tied=is_tied(fields), final_norm="final_layernorm")
 
 
 def _periodic(fields: Fields, what: str, period: int, offset: int, num: int) -> tuple[bool, ...]:
     """Return for every layer whether ``layer % period == offset``."""
     period = fields.integer(f"{what}_period", period, largest=LARGEST_LAYERS)
-    offset = fields.integer(f"{what}_offset", offset, largest=LARGEST_LAYERS, smallest=0)
+    name = f"{what}_offset"
+    offset = fields.integer(name, offset, largest=LARGEST_LAYERS, smallest=0)
+    if offset >= period:
+        raise InvalidValueError(fields.at(name), offset, f"less than {what}_period ({period})")
     return tuple(i % period == offset for i in range(num))
 
 
 def _attention(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
-    facts = grouped_query(fields, hidden)
+    facts = grouped_query(fields, hidden, default_kv=KEY_VALUE_HEADS)
     return facts, attention_tensors(facts, hidden)
+
+
+def _rank(fields: Fields, hidden: int) -> int:
+    """Return the rank of the step sizes; "auto" is the family's default."""
+    name = "mamba_dt_rank"
+    if fields.values.get(name) == "auto":
+        return ceil_div(hidden, HIDDEN_PER_RANK)
+    return fields.integer(name, ceil_div(hidden, HIDDEN_PER_RANK))
 
 
 def _mamba(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
     inner = hidden * fields.integer("mamba_expand", 2, largest=64)
     state, kernel = fields.integer("mamba_d_state", 16), fields.integer("mamba_d_conv", 4, largest=1024)
-    rank = (
-        ceil(hidden / 16) if fields.values.get("mamba_dt_rank") in {None, "auto"} else fields.integer("mamba_dt_rank")
+    rank, bias = _rank(fields, hidden), fields.flag("mamba_proj_bias", default=False)
+    conv = (
+        Tensor(name="mamba.conv1d.weight", shape=(inner, 1, kernel), role=Role.CONVOLUTION, cut=Cut.OUTPUTS),
+        Tensor(name="mamba.conv1d.bias", shape=(inner,), role=Role.BIAS, cut=Cut.OUTPUTS),
     )
-    conv_bias, proj_bias = fields.flag("mamba_conv_bias", default=True), fields.flag("mamba_proj_bias", default=False)
-    bias = Tensor(name="mamba.conv1d.bias", shape=(inner,), role=Role.BIAS, cut=Cut.OUTPUTS)
     facts = StateSpace(num_heads=inner, head_dim=1, state_size=state, conv_kernel=kernel, num_groups=0)
     return facts, (
         Tensor(name="mamba.A_log", shape=(inner, state), role=Role.STATE, cut=Cut.OUTPUTS),
         Tensor(name="mamba.D", shape=(inner,), role=Role.STATE, cut=Cut.OUTPUTS),
-        Tensor(name="mamba.conv1d.weight", shape=(inner, 1, kernel), role=Role.CONVOLUTION, cut=Cut.OUTPUTS),
-        *((bias,) if conv_bias else ()),
-        *linear("mamba.in_proj", 2 * inner, hidden, Cut.OUTPUTS, bias=proj_bias),
+        *(conv if fields.flag("mamba_conv_bias", default=True) else conv[:1]),
+        *linear("mamba.in_proj", 2 * inner, hidden, Cut.OUTPUTS, bias=bias),
         *linear("mamba.x_proj", rank + 2 * state, inner, Cut.INPUTS),
         *linear("mamba.dt_proj", inner, rank, Cut.OUTPUTS, bias=True),
-        *linear("mamba.out_proj", hidden, inner, Cut.INPUTS, bias=proj_bias),
+        *linear("mamba.out_proj", hidden, inner, Cut.INPUTS, bias=bias),
         *norm("mamba.dt_layernorm", rank),
         *norm("mamba.b_layernorm", state),
         *norm("mamba.c_layernorm", state),
     )
 
 
-def _feed_forward(fields: Fields, hidden: int, count: int) -> tuple[FeedForward, Tensors]:
+def _dense(fields: Fields, hidden: int) -> tuple[FeedForward, Tensors]:
     width = fields.integer("intermediate_size")
-    if count == 1:
-        return Dense(intermediate_size=width), gated_mlp(hidden, width, prefix="feed_forward")
+    return Dense(intermediate_size=width), gated_mlp(hidden, width, prefix="feed_forward")
+
+
+def _experts(fields: Fields, hidden: int, count: int) -> tuple[FeedForward, Tensors]:
+    width = fields.integer("intermediate_size")
     facts = Experts(
         num_experts=count,
         num_experts_per_tok=fields.integer("num_experts_per_tok", 2, largest=count),

@@ -1,62 +1,104 @@
-"""Nemotron-H and Nemotron 3 Nano: every block is one of Mamba 2, attention, a network, or experts.
+"""Nemotron-H and Nemotron 3: every block is one of Mamba 2, attention, a network, or experts.
 
 Source: huggingface/transformers:src/transformers/models/nemotron_h/; names as in the published files (``backbone.``).
+Where transformers and the code published with the models read a field differently, the field is refused.
 """
 
 from __future__ import annotations
 
-from vramfit.errors import InvalidValueError
-from vramfit.formats import FP32, Role
-from vramfit.readers.families.decoder import Named, Tensors, causal_model, grouped_query, linear, norm, router
-from vramfit.readers.fields import LARGEST_EXPERTS, Fields
-from vramfit.spec import Attention, Cut, Dense, Experts, FeedForward, Layer, ModelSpec, StateSpace, Tensor
+from vramfit.errors import InvalidValueError, UnsupportedModelError
+from vramfit.formats import Role
+from vramfit.readers.families.decoder import Named, Tensors, causal_model, kv_heads, linear, norm, router
+from vramfit.readers.families.deepseek import correction
+from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
+from vramfit.spec import (
+    Attention,
+    Cut,
+    Dense,
+    Experts,
+    FeedForward,
+    GroupedQuery,
+    Layer,
+    ModelSpec,
+    Part,
+    StateSpace,
+    Tensor,
+)
 
 LETTERS = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
+WORDS = {word: word for word in LETTERS.values()} | {"linear_attention": "mamba", "full_attention": "attention"}
+"""What a list of blocks may say; the longer words are those of newer configurations."""
 HEAD_DIM = 128
-"""Class default in transformers."""
+KEY_VALUE_HEADS = 8
+"""Class defaults in transformers."""
+PREDICTION = ("attention", "moe")
+"""Blocks of a prediction layer when the configuration names none."""
 
 
 def read(fields: Fields, named: Named) -> ModelSpec:
-    """Read a Nemotron-H configuration."""
-    fields.refuse("moe_latent_size", "routes experts through a narrower space (Nemotron 3 Super and Ultra)")
+    """Read a Nemotron-H or Nemotron 3 configuration."""
+    fields.refuse("attention_bias", "biases that the published code has and transformers has not")
+    fields.refuse("tie_word_embeddings", "ties that the published code has and transformers has not")
     hidden = fields.integer("hidden_size")
     blocks = _blocks(fields)
     kinds = {kind: _layer(fields, hidden, kind) for kind in dict.fromkeys(blocks)}
     return causal_model(
         fields,
         named,
-        tuple(kinds[b] for b in blocks),
+        tuple(kinds[block] for block in blocks),
         hidden_size=hidden,
-        tied=fields.flag("tie_word_embeddings", default=False),
+        tied=False,
         prefix="backbone.",
         embedding="embeddings",
         final_norm="norm_f",
+        parts=_prediction(fields, hidden),
     )
 
 
 def _blocks(fields: Fields) -> tuple[str, ...]:
     """Return the kind of every block, from the letters of ``hybrid_override_pattern`` or from a list of words."""
-    pattern = fields.text("hybrid_override_pattern")
-    if pattern is None:
-        name = "layers_block_type"
-        listed = fields.values.get(name)
-        count = len(listed) if isinstance(listed, list) else 0
-        words = fields.words(name, tuple(LETTERS.values()), count)
-        if not words:
-            raise InvalidValueError(
-                "hybrid_override_pattern", None, f"one letter of {' '.join(LETTERS)} per layer, or {name}"
-            )
-        return words
-    num = fields.num_layers
-    if len(pattern) != num:
-        raise InvalidValueError("hybrid_override_pattern", pattern, f"{num} letters, one per layer (num_hidden_layers)")
+    pattern, name = "hybrid_override_pattern", "layers_block_type"
+    letters, words = _from_letters(fields, pattern), _from_words(fields, name)
+    blocks = letters or words
+    if blocks is None:
+        raise InvalidValueError(fields.at(pattern), None, f"one letter of {' '.join(LETTERS)} per layer, or {name}")
+    if letters and words and letters != words:
+        raise InvalidValueError(fields.at(name), fields.values[name], f"the same blocks as {pattern}")
+    num = fields.optional("num_hidden_layers", largest=LARGEST_LAYERS)
+    if num not in {None, len(blocks)}:
+        raise InvalidValueError(fields.at("num_hidden_layers"), num, f"{len(blocks)}, the number of blocks named")
+    return blocks
+
+
+def _from_letters(fields: Fields, name: str) -> tuple[str, ...] | None:
+    pattern = fields.text(name)
+    if not pattern:
+        return None
+    if len(pattern) > LARGEST_LAYERS:
+        raise InvalidValueError(fields.at(name), pattern, f"at most {LARGEST_LAYERS} letters")
     for i, letter in enumerate(pattern):
         if letter not in LETTERS:
-            raise InvalidValueError(f"hybrid_override_pattern[{i}]", letter, f"one of {' '.join(LETTERS)}")
+            raise InvalidValueError(f"{fields.at(name)}[{i}]", letter, f"one of {' '.join(LETTERS)}")
     return tuple(LETTERS[letter] for letter in pattern)
 
 
-def _layer(fields: Fields, hidden: int, kind: str) -> Layer:
+def _from_words(fields: Fields, name: str) -> tuple[str, ...] | None:
+    listed = fields.values.get(name)
+    words = fields.words(name, tuple(WORDS), min(len(listed), LARGEST_LAYERS) if isinstance(listed, list) else 1)
+    return None if words is None else tuple(WORDS[word] for word in words)
+
+
+def _same(fields: Fields, name: str, older: str) -> str:
+    """Return which of a field's two names the configuration uses; both must say the same."""
+    if fields.has(name) and fields.has(older) and fields.values[name] != fields.values[older]:
+        raise InvalidValueError(
+            fields.at(older), fields.values[older], f"the same as {name} ({fields.values[name]!r:.100})"
+        )
+    return older if fields.has(older) else name
+
+
+def _layer(fields: Fields, hidden: int, kind: str, after: str | None = None) -> Layer:
+    """Return one block; ``after`` names a norm behind it (the last block of a prediction layer)."""
     attention: Attention | None = None
     feed_forward: FeedForward | None = None
     match kind:
@@ -68,7 +110,8 @@ def _layer(fields: Fields, hidden: int, kind: str) -> Layer:
             feed_forward, tensors = _mlp(fields, hidden)
         case _:
             feed_forward, tensors = _experts(fields, hidden)
-    return Layer(attention=attention, feed_forward=feed_forward, tensors=(*norm("norm", hidden), *tensors))
+    norms = (*norm("norm", hidden), *(norm(after, hidden) if after else ()))
+    return Layer(attention=attention, feed_forward=feed_forward, tensors=(*norms, *tensors))
 
 
 def _mamba(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
@@ -76,40 +119,48 @@ def _mamba(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
         num_heads=fields.integer("mamba_num_heads", 128),
         head_dim=fields.integer("mamba_head_dim", 64),
         state_size=fields.integer("ssm_state_size", 128),
-        conv_kernel=fields.integer("conv_kernel", 4, largest=1024),
-        num_groups=fields.integer("n_groups", 8),
+        conv_kernel=fields.integer(_same(fields, "conv_kernel", "mamba_d_conv"), 4, largest=1024),
+        num_groups=fields.integer(_same(fields, "n_groups", "mamba_n_groups"), 8),
     )
     inner = facts.num_heads * facts.head_dim
+    if facts.num_heads % facts.num_groups:
+        raise InvalidValueError(
+            fields.at("n_groups"), facts.num_groups, f"a divisor of mamba_num_heads ({facts.num_heads})"
+        )
     mixed = inner + 2 * facts.num_groups * facts.state_size
-    bias, proj_bias = fields.flag("use_conv_bias", default=True), _projection_bias(fields)
-    conv_bias = Tensor(name="mixer.conv1d.bias", shape=(mixed,), role=Role.BIAS, cut=Cut.OUTPUTS)
-    return facts, (
-        *(
-            Tensor(name=f"mixer.{n}", shape=(facts.num_heads,), role=Role.STATE, cut=Cut.OUTPUTS)
-            for n in ("dt_bias", "A_log", "D")
-        ),
-        Tensor(name="mixer.conv1d.weight", shape=(mixed, 1, facts.conv_kernel), role=Role.CONVOLUTION, cut=Cut.OUTPUTS),
-        *((conv_bias,) if bias else ()),
-        *linear("mixer.in_proj", inner + mixed + facts.num_heads, hidden, Cut.OUTPUTS, bias=proj_bias),
-        Tensor(name="mixer.norm.weight", shape=(inner,), role=Role.NORM, cut=Cut.OUTPUTS),
-        *linear("mixer.out_proj", hidden, inner, Cut.INPUTS, bias=proj_bias),
+    bias = fields.flag("use_bias", default=False)
+    conv_bias = fields.flag(_same(fields, "use_conv_bias", "mamba_conv_bias"), default=True)
+    states = tuple(
+        Tensor(name=f"mixer.{name}", shape=(facts.num_heads,), role=Role.STATE, cut=Cut.OUTPUTS)
+        for name in ("dt_bias", "A_log", "D")
     )
-
-
-def _projection_bias(fields: Fields) -> bool:
-    """Say whether in and out projections have biases: ``use_bias``; ``mamba_proj_bias`` has no effect."""
-    return fields.flag("use_bias", default=False)
+    conv = (
+        Tensor(name="mixer.conv1d.weight", shape=(mixed, 1, facts.conv_kernel), role=Role.CONVOLUTION, cut=Cut.OUTPUTS),
+        Tensor(name="mixer.conv1d.bias", shape=(mixed,), role=Role.BIAS, cut=Cut.OUTPUTS),
+    )
+    return facts, (
+        *states,
+        *(conv if conv_bias else conv[:1]),
+        *linear("mixer.in_proj", inner + mixed + facts.num_heads, hidden, Cut.OUTPUTS, bias=bias),
+        Tensor(name="mixer.norm.weight", shape=(inner,), role=Role.NORM, cut=Cut.OUTPUTS),
+        *linear("mixer.out_proj", hidden, inner, Cut.INPUTS, bias=bias),
+    )
 
 
 def _attention(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
-    facts = grouped_query(fields, hidden, default_dim=HEAD_DIM)
-    q, kv = facts.num_attention_heads * facts.head_dim, facts.num_key_value_heads * facts.head_dim
-    bias = fields.flag("attention_bias", default=False)
+    """Return attention without positions; Nemotron-H 56B names its ``head_dim`` ``attention_head_dim``."""
+    heads = fields.integer("num_attention_heads")
+    facts = GroupedQuery(
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads(fields, heads, KEY_VALUE_HEADS),
+        head_dim=fields.integer(_same(fields, "head_dim", "attention_head_dim"), HEAD_DIM),
+    )
+    q, kv = heads * facts.head_dim, facts.num_key_value_heads * facts.head_dim
     return facts, (
-        *linear("mixer.q_proj", q, hidden, Cut.OUTPUTS, bias=bias),
-        *linear("mixer.k_proj", kv, hidden, Cut.KEY_VALUE_HEADS, bias=bias),
-        *linear("mixer.v_proj", kv, hidden, Cut.KEY_VALUE_HEADS, bias=bias),
-        *linear("mixer.o_proj", hidden, q, Cut.INPUTS, bias=bias),
+        *linear("mixer.q_proj", q, hidden, Cut.OUTPUTS),
+        *linear("mixer.k_proj", kv, hidden, Cut.KEY_VALUE_HEADS),
+        *linear("mixer.v_proj", kv, hidden, Cut.KEY_VALUE_HEADS),
+        *linear("mixer.o_proj", hidden, q, Cut.INPUTS),
     )
 
 
@@ -128,28 +179,68 @@ def _mlp(fields: Fields, hidden: int) -> tuple[FeedForward, Tensors]:
 
 
 def _experts(fields: Fields, hidden: int) -> tuple[FeedForward, Tensors]:
-    count = fields.integer("n_routed_experts", largest=LARGEST_EXPERTS)
-    width = fields.integer("moe_intermediate_size")
-    bias = fields.flag("mlp_bias", default=False)
-    shared = fields.integer("moe_shared_expert_intermediate_size") * fields.integer(
-        "n_shared_experts", 1, largest=LARGEST_EXPERTS
-    )
+    """Return router, routed experts and the shared one; Nemotron 3 Super and Ultra route through a narrower space."""
+    fields.refuse("mlp_bias", "biases of experts that the published code has and transformers has not")
+    if fields.integer("n_shared_experts", 1, smallest=0, largest=LARGEST_EXPERTS) != 1:
+        raise UnsupportedModelError(
+            f"{fields.at('n_shared_experts')}: {fields.values['n_shared_experts']}: expected 1, as in all published "
+            "models; transformers ignores the field and vLLM multiplies the width by it, so no number is given"
+        )
+    count, width = fields.integer("n_routed_experts", largest=LARGEST_EXPERTS), fields.integer("moe_intermediate_size")
+    shared = fields.integer("moe_shared_expert_intermediate_size")
+    latent = fields.optional("moe_latent_size")
     facts = Experts(
         num_experts=count,
         num_experts_per_tok=fields.integer("num_experts_per_tok", largest=count),
         moe_intermediate_size=width,
         shared_intermediate_size=shared,
         gated=False,
+        latent_size=latent,
+    )
+    around = () if latent is None else (
+        *linear("mixer.fc1_latent_proj", latent, hidden, Cut.WHOLE),
+        *linear("mixer.fc2_latent_proj", hidden, latent, Cut.WHOLE),
+    )  # fmt: skip
+    return facts, (
+        router("mixer.gate", count, hidden),
+        correction("mixer.gate", count),
+        *_routed(count, latent or hidden, width),
+        *_network("mixer.shared_experts", hidden, shared, bias=False),
+        *around,
     )
 
+
+def _routed(count: int, hidden: int, width: int) -> Tensors:
     def expert(kind: str, shape: tuple[int, int], cut: Cut) -> Tensor:
         name = f"mixer.experts.{{expert}}.{kind}.weight"
         return Tensor(name=name, shape=shape, role=Role.EXPERT, cut=cut, copies=count, experts=count)
 
-    return facts, (
-        router("mixer.gate", count, hidden),
-        Tensor(name="mixer.gate.e_score_correction_bias", shape=(count,), role=Role.BIAS, stored=FP32, buffer=True),
-        expert("up_proj", (width, hidden), Cut.OUTPUTS),
-        expert("down_proj", (hidden, width), Cut.INPUTS),
-        *_network("mixer.shared_experts", hidden, shared, bias=bias),
+    return expert("up_proj", (width, hidden), Cut.OUTPUTS), expert("down_proj", (hidden, width), Cut.INPUTS)
+
+
+def _prediction(fields: Fields, hidden: int) -> tuple[Part, ...]:
+    """Return the multi-token-prediction layer, which a plain load leaves on disk.
+
+    Names as in NVIDIA-Nemotron-3-Super-120B-A12B. What a file with more than one such layer
+    calls them is not known: they are left out then, and no load brings them either.
+    """
+    if fields.optional("num_nextn_predict_layers", smallest=0, largest=LARGEST_LAYERS) != 1:
+        return ()
+    letters, words = _from_letters(fields, "mtp_hybrid_override_pattern"), _from_words(fields, "mtp_layers_block_type")
+    blocks = letters or words or PREDICTION
+    return (
+        Part(
+            name="mtp",
+            layers=(
+                *(_layer(fields, hidden, kind) for kind in blocks[:-1]),
+                _layer(fields, hidden, blocks[-1], after="final_layernorm"),
+            ),
+            layer_prefix="mtp.layers.{layer}.",
+            tensors=(
+                *norm("mtp.layers.0.enorm", hidden),
+                *norm("mtp.layers.0.hnorm", hidden),
+                Tensor(name="mtp.layers.0.eh_proj.weight", shape=(hidden, 2 * hidden), role=Role.HEAD),
+            ),
+            resident=False,
+        ),
     )

@@ -1,6 +1,7 @@
 """Qwen3-Next: three layers of gated delta networks to one of gated attention, 512 experts and a shared one.
 
-Source: huggingface/transformers:src/transformers/models/qwen3_next/.
+Source: huggingface/transformers:src/transformers/models/qwen3_next/; the prediction head's names:
+vllm-project/vllm:vllm/model_executor/models/qwen3_next_mtp.py.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from vramfit.readers.families.decoder import (
     causal_model,
     gated_mlp,
     grouped_query,
+    is_tied,
     linear,
     norm,
     routed_experts,
@@ -21,33 +23,61 @@ from vramfit.readers.families.decoder import (
 )
 from vramfit.readers.families.qwen3 import dense, is_sparse
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
-from vramfit.spec import Attention, Cut, Experts, FeedForward, GroupedQuery, Layer, LinearAttention, ModelSpec, Tensor
+from vramfit.spec import (
+    Attention,
+    Cut,
+    Experts,
+    FeedForward,
+    Layer,
+    LinearAttention,
+    ModelSpec,
+    Part,
+    Tensor,
+)
 
 HEAD_DIM = 256
+KEY_VALUE_HEADS = 2
 FULL_EVERY = 4
 """Class defaults in transformers."""
 
 
 def read(fields: Fields, named: Named) -> ModelSpec:
     """Read a Qwen3-Next configuration."""
-    hidden, num = fields.integer("hidden_size"), fields.num_layers
-    types = fields.words("layer_types", ("linear_attention", "full_attention"), num)
-    every = fields.optional("full_attention_interval", largest=LARGEST_LAYERS) or FULL_EVERY
-    full = tuple((i + 1) % every == 0 for i in range(num)) if types is None else tuple("full" in t for t in types)
+    hidden = fields.integer("hidden_size")
     kinds: dict[tuple[bool, bool], Layer] = {}
-    keys = tuple((is_full, is_sparse(fields, i)) for i, is_full in enumerate(full))
+    keys = tuple((full, is_sparse(fields, i)) for i, full in enumerate(_attends_fully(fields)))
     for key in dict.fromkeys(keys):
-        attention, mixing = _full(fields, hidden) if key[0] else _linear(fields, hidden)
-        feed_forward, transforming = _experts(fields, hidden) if key[1] else dense(fields, hidden)
-        tensors = (*block_norms(hidden), *mixing, *transforming)
-        kinds[key] = Layer(attention=attention, feed_forward=feed_forward, tensors=tensors)
-    tied = fields.flag("tie_word_embeddings", default=False)
-    return causal_model(fields, named, tuple(kinds[k] for k in keys), hidden_size=hidden, tied=tied)
+        kinds[key] = _layer(fields, hidden, full=key[0], sparse=key[1])
+    return causal_model(
+        fields,
+        named,
+        tuple(kinds[key] for key in keys),
+        hidden_size=hidden,
+        tied=is_tied(fields),
+        parts=(_prediction(fields, hidden),),
+    )
 
 
-def _full(fields: Fields, hidden: int) -> tuple[GroupedQuery, Tensors]:
-    """Return gated attention: the query projection is twice as wide, its second half gates the output."""
-    facts = grouped_query(fields, hidden, default_dim=HEAD_DIM)
+def _attends_fully(fields: Fields) -> tuple[bool, ...]:
+    """Say of every layer whether it has softmax attention: ``layer_types`` decides, else every so-manieth layer."""
+    num = fields.num_layers
+    types = fields.words("layer_types", ("linear_attention", "full_attention"), num)
+    if types is not None:
+        return tuple(kind == "full_attention" for kind in types)
+    every = fields.integer("full_attention_interval", FULL_EVERY, largest=LARGEST_LAYERS)
+    return tuple((i + 1) % every == 0 for i in range(num))
+
+
+def _layer(fields: Fields, hidden: int, *, full: bool, sparse: bool) -> Layer:
+    attention, mixing = _full(fields, hidden) if full else _linear(fields, hidden)
+    feed_forward, transforming = _experts(fields, hidden) if sparse else dense(fields, hidden)
+    tensors = (*block_norms(hidden), *mixing, *transforming)
+    return Layer(attention=attention, feed_forward=feed_forward, tensors=tensors)
+
+
+def _full(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
+    """Return gated attention: the query projection is twice as wide, the second half of each head gates its output."""
+    facts = grouped_query(fields, hidden, default_dim=HEAD_DIM, default_kv=KEY_VALUE_HEADS)
     q, kv = facts.num_attention_heads * facts.head_dim, facts.num_key_value_heads * facts.head_dim
     bias = fields.flag("attention_bias", default=False)
     return facts, (
@@ -61,7 +91,7 @@ def _full(fields: Fields, hidden: int) -> tuple[GroupedQuery, Tensors]:
 
 
 def _linear(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
-    """Return a gated delta network."""
+    """Return a gated delta network: queries, keys and values pass a convolution, z gates the output."""
     facts = LinearAttention(
         num_key_heads=fields.integer("linear_num_key_heads", 16),
         num_value_heads=fields.integer("linear_num_value_heads", 32),
@@ -72,19 +102,15 @@ def _linear(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
     heads = facts.num_value_heads
     if heads % facts.num_key_heads:
         raise InvalidValueError(
-            "linear_num_value_heads", heads, f"a multiple of linear_num_key_heads ({facts.num_key_heads})"
+            fields.at("linear_num_value_heads"), heads, f"a multiple of linear_num_key_heads ({facts.num_key_heads})"
         )
     keys, values = facts.num_key_heads * facts.key_head_dim, heads * facts.value_head_dim
-    mixed = 2 * keys + values
+    mixed, kernel = 2 * keys + values, facts.conv_kernel
+    conv = Tensor(name="linear_attn.conv1d.weight", shape=(mixed, 1, kernel), role=Role.CONVOLUTION, cut=Cut.OUTPUTS)
     return facts, (
         Tensor(name="linear_attn.dt_bias", shape=(heads,), role=Role.STATE, cut=Cut.OUTPUTS),
         Tensor(name="linear_attn.A_log", shape=(heads,), role=Role.STATE, cut=Cut.OUTPUTS),
-        Tensor(
-            name="linear_attn.conv1d.weight",
-            shape=(mixed, 1, facts.conv_kernel),
-            role=Role.CONVOLUTION,
-            cut=Cut.OUTPUTS,
-        ),
+        conv,
         *linear("linear_attn.in_proj_qkvz", mixed + values, hidden, Cut.OUTPUTS),
         *linear("linear_attn.in_proj_ba", 2 * heads, hidden, Cut.OUTPUTS),
         *norm("linear_attn.norm", facts.value_head_dim),
@@ -107,4 +133,23 @@ def _experts(fields: Fields, hidden: int) -> tuple[FeedForward, Tensors]:
         *routed_experts(count, hidden, width),
         *gated_mlp(hidden, shared, prefix="mlp.shared_expert"),
         router("mlp.shared_expert_gate", 1, hidden),
+    )
+
+
+def _prediction(fields: Fields, hidden: int) -> Part:
+    """Return the prediction layer: in every published file although no field names it, and left on disk by a load.
+
+    It makes up the difference between transformers' count and the Hub's: 1,650,471,424 of 81,324,862,720.
+    """
+    return Part(
+        name="mtp",
+        layers=(_layer(fields, hidden, full=True, sparse=True),),
+        layer_prefix="mtp.layers.{layer}.",
+        tensors=(
+            Tensor(name="mtp.fc.weight", shape=(hidden, 2 * hidden), role=Role.HEAD),
+            *norm("mtp.norm", hidden),
+            *norm("mtp.pre_fc_norm_embedding", hidden),
+            *norm("mtp.pre_fc_norm_hidden", hidden),
+        ),
+        resident=False,
     )
