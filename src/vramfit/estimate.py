@@ -22,7 +22,7 @@ from vramfit.parallel import shards
 from vramfit.request import Inference, Plan
 from vramfit.result import Breakdown, Estimate, Item, ModelSummary
 from vramfit.shard import Shard
-from vramfit.spec import Dense, Experts, GroupedQuery, Layer, ModelSpec, layer_groups
+from vramfit.spec import Dense, Experts, GroupedQuery, Layer, ModelSpec
 from vramfit.understand import Understood, understand
 
 Component: TypeAlias = Callable[[Shard, Inference, EngineProfile], Iterable[Item]]
@@ -114,7 +114,7 @@ def summarise(understood: Understood, ranks: tuple[Breakdown, ...]) -> Estimate:
 def _kinds(model: ModelSpec) -> dict[str, int]:
     """Count the layers of each kind."""
     kinds: Tally[str] = Tally()
-    for layer, times in layer_groups(model.layers):
+    for layer, times in model.groups:
         kinds[layer_name(layer)] += times
     return dict(kinds)
 

@@ -25,7 +25,6 @@ from vramfit.spec import (
     ModelSpec,
     StateSpace,
     Tensor,
-    layer_groups,
 )
 from vramfit.units import ceil_div
 
@@ -41,8 +40,7 @@ def shards(model: ModelSpec, plan: Plan) -> tuple[Shard, ...]:
     kinds: dict[object, Shard] = {}
     for stage, (start, end) in enumerate(bounds):
         piece = _stage(cut, start, end, first=stage == 0, last=stage == plan.pp - 1)
-        groups = layer_groups(piece.layers)
-        key = (piece.embeddings, groups, piece.head) if plan.pp > 1 else None
+        key = (piece.embeddings, piece.groups, piece.head) if plan.pp > 1 else None
         known = kinds.get(key)
         ranks = plan.tp * plan.dp_replicate + (known.num_ranks if known else 0)
         label = known.label.split(" (")[0] + f", {stage}" if known else _label(stage, plan)
@@ -53,7 +51,6 @@ def shards(model: ModelSpec, plan: Plan) -> tuple[Shard, ...]:
             first=stage == 0,
             last=stage == plan.pp - 1,
             num_peers=plan.tp - 1 + min(plan.pp - 1, 2),
-            groups=groups,
         )
     return tuple(kinds.values())
 
@@ -86,8 +83,9 @@ def stage_bounds(num_layers: int, pp: int) -> tuple[tuple[int, int], ...]:
 
 def _stage(model: ModelSpec, start: int, end: int, *, first: bool, last: bool) -> ModelSpec:
     """Keep the layers of one stage; embeddings, parts and head stay with the end stages."""
+    resident = tuple(p for p in model.parts if p.resident)
     if first and last:
-        return replace(model, parts=tuple(p for p in model.parts if p.resident))
+        return model if resident == model.parts else replace(model, parts=resident)
     head = model.head if last else ()
     if last and model.tied:
         head = (model.embeddings[0], *head)
@@ -96,7 +94,7 @@ def _stage(model: ModelSpec, start: int, end: int, *, first: bool, last: bool) -
         layers=model.layers[start:end],
         embeddings=model.embeddings if first else (),
         head=head,
-        parts=tuple(p for p in model.parts if p.resident and first),
+        parts=resident if first else (),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vramfit.spec import Layer, ModelSpec
+from vramfit.spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,5 +22,3 @@ class Shard:
     """Holds the final norm and the output projection, hence computes logits."""
     num_peers: int
     """Other ranks it exchanges activations with; 0 = it works alone."""
-    groups: tuple[tuple[Layer, int], ...]
-    """The model's layers, equal ones together with how many there are."""

@@ -11,6 +11,7 @@ from collections import Counter as Tally
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from math import prod
 from typing import TypeAlias
 
@@ -193,9 +194,9 @@ class Scheme:
         return tensor.stored or self.plain
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A model as understood from its configuration."""
+    """A model as understood from its configuration. No slots: what is derived from the layers is kept."""
 
     name: str
     family: str
@@ -221,17 +222,23 @@ class ModelSpec:
     evidence: str = "config"
     """``"config"``, or the header that every tensor was compared with, name for name and shape for shape."""
 
-    @property
+    @cached_property
+    def groups(self) -> tuple[tuple[Layer, int], ...]:
+        """The layers, equal ones together with how many there are."""
+        return layer_groups(self.layers)
+
+    @cached_property
     def num_parameters(self) -> int:
         """Parameters that a plain load brings to the device; equals transformers' own count."""
         outside = sum(t.num_parameters for t in (*self.embeddings, *self.head))
-        return outside + layer_parameters(self.layers) + sum(p.num_parameters for p in self.parts if p.resident)
+        layers = sum(layer.num_parameters * count for layer, count in self.groups)
+        return outside + layers + sum(p.num_parameters for p in self.parts if p.resident)
 
-    @property
+    @cached_property
     def num_active_parameters(self) -> int:
         """Parameters that one token passes through: routed experts count as those chosen."""
         idle = 0
-        for layer, count in layer_groups(self.layers):
+        for layer, count in self.groups:
             if isinstance(layer.feed_forward, Experts):
                 ff = layer.feed_forward
                 routed = sum(t.num_parameters for t in layer.tensors if t.experts)
@@ -248,11 +255,6 @@ def layer_groups(layers: tuple[Layer, ...]) -> tuple[tuple[Layer, int], ...]:
     for key, count in Tally(map(id, layers)).items():
         merged[objects[key]] = merged.get(objects[key], 0) + count
     return tuple(merged.items())
-
-
-def layer_parameters(layers: tuple[Layer, ...]) -> int:
-    """Parameters of a stack of layers."""
-    return sum(layer.num_parameters * count for layer, count in layer_groups(layers))
 
 
 def inventory(spec: ModelSpec) -> Iterator[Tensor]:

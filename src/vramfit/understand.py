@@ -40,12 +40,21 @@ def understand(model: ModelSpec, workload: Inference) -> Understood:
     if workload.weight_format == "auto":
         shown = scheme.quantised.name
         choices.append(Choice(field="weight_format", value=shown, why="what the checkpoint says"))
-    filled = _with_lengths(_with_formats(workload, scheme, choices), model, choices)
+    key, value = _cache_formats(workload, scheme, choices)
+    context, prompt, new = _lengths(workload, model, choices)
     if workload.attention is None:
-        filled = replace(filled, attention=engine.attention)
         choices.append(Choice(field="attention", value=engine.attention, why=f"default of {engine.name}"))
+    filled = replace(
+        workload,
+        kv_format_k=key,
+        kv_format_v=value,
+        context_tokens=context,
+        prompt_tokens=prompt,
+        new_tokens=new,
+        attention=workload.attention or engine.attention,
+    )
     return Understood(
-        model=replace(model, scheme=scheme),
+        model=model if scheme is model.scheme else replace(model, scheme=scheme),
         workload=filled,
         engine=engine,
         choices=tuple(choices),
@@ -75,8 +84,8 @@ def _plain(fmt: StorageFormat, checkpoint: StorageFormat) -> StorageFormat:
     return FP32 if fmt.name.startswith("gguf:") else checkpoint
 
 
-def _with_formats(workload: Inference, scheme: Scheme, choices: list[Choice]) -> Inference:
-    """Decide the cache's formats: one for keys, one for values."""
+def _cache_formats(workload: Inference, scheme: Scheme, choices: list[Choice]) -> tuple[str, str]:
+    """Decide the formats of the cached keys and of the cached values."""
     default = workload.kv_format
     if default == "auto":
         default = "fp16" if scheme.quantised.name.startswith("gguf:") else scheme.plain.name
@@ -85,10 +94,10 @@ def _with_formats(workload: Inference, scheme: Scheme, choices: list[Choice]) ->
     key, value = workload.kv_format_k or default, workload.kv_format_v or default
     kv_format(key, "workload.kv_format_k" if workload.kv_format_k else "workload.kv_format")
     kv_format(value, "workload.kv_format_v" if workload.kv_format_v else "workload.kv_format")
-    return replace(workload, kv_format=default, kv_format_k=key, kv_format_v=value)
+    return key, value
 
 
-def _with_lengths(workload: Inference, model: ModelSpec, choices: list[Choice]) -> Inference:
+def _lengths(workload: Inference, model: ModelSpec, choices: list[Choice]) -> tuple[Size, Size, Size]:
     """Decide context, prompt and new tokens; each two give the third."""
     context, prompt, new = workload.context_tokens, workload.prompt_tokens, workload.new_tokens
     if context is None and prompt is not None:
@@ -105,7 +114,7 @@ def _with_lengths(workload: Inference, model: ModelSpec, choices: list[Choice]) 
     if new is None:
         new = context - prompt
     _check_lengths(context, prompt, new)
-    return replace(workload, context_tokens=context, prompt_tokens=prompt, new_tokens=new)
+    return context, prompt, new
 
 
 def _check_lengths(context: Size, prompt: Size, new: Size) -> None:

@@ -134,7 +134,7 @@ def widest(shard: Shard, engine: EngineProfile) -> Width:
     """Return the widest place of all layers of a rank. [elements/token]"""
     h = shard.model.hidden_size
     widths = []
-    for layer, _ in shard.groups:
+    for layer, _ in shard.model.groups:
         widths.append(attention_width(h, layer))
         if isinstance(layer.feed_forward, Dense):
             widths.append(dense_width(h, layer.feed_forward))
@@ -154,10 +154,8 @@ def score_bytes(shard: Shard, rows: Size, queries: Size, keys: Size) -> Size:
     Flash and memory-efficient attention never hold it. Source: eager_attention_forward in
     huggingface/transformers:src/transformers/models/llama/modeling_llama.py.
     """
-    heads = max(
-        (x.attention.num_attention_heads for x, _ in shard.groups if isinstance(x.attention, GroupedQuery | Latent)),
-        default=0,
-    )
+    attentions = (layer.attention for layer, _ in shard.model.groups)
+    heads = max((a.num_attention_heads for a in attentions if isinstance(a, GroupedQuery | Latent)), default=0)
     return heads * rows * queries * keys * 6
 
 

@@ -13,7 +13,7 @@ from vramfit.formats import StorageFormat, kv_format
 from vramfit.request import Inference
 from vramfit.result import Basis, Item, Phase, exactly
 from vramfit.shard import Shard
-from vramfit.spec import GroupedQuery, Latent, Layer, ModelSpec, layer_groups
+from vramfit.spec import GroupedQuery, Latent, Layer, ModelSpec
 from vramfit.units import Size, is_array, smaller
 
 _ALIVE = (Phase.PREFILL, Phase.SAMPLE, Phase.DECODE)
@@ -88,7 +88,7 @@ def token_bytes(layer: Layer, workload: Inference, *, latent: bool = True) -> in
 
 def model_bytes_per_token(model: ModelSpec, workload: Inference, *, latent: bool = True) -> int:
     """Bytes one token of one sequence adds in all layers before any window is full. [B/token]"""
-    return sum(n * token_bytes(layer, workload, latent=latent) for layer, n in layer_groups(model.layers))
+    return sum(n * token_bytes(layer, workload, latent=latent) for layer, n in model.groups)
 
 
 def kept_tokens(layer: Layer, context_tokens: Size, engine: EngineProfile) -> Size:
@@ -112,7 +112,7 @@ def kv_cache(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterab
     ``bytes per token`` is that of the layer's kind above; alive from prefill on.
     """
     context, batch = workload.context_tokens, workload.batch
-    for layer, count in shard.groups:
+    for layer, count in shard.model.groups:
         per_token = token_bytes(layer, workload, latent=engine.latent_cache)
         if not per_token:
             continue
@@ -139,7 +139,7 @@ def growth(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable
     if not engine.grown_cache:
         return
     context, batch = workload.context_tokens, workload.batch
-    layers = [layer for layer, _ in shard.groups]
+    layers = [layer for layer, _ in shard.model.groups]
     per_token = max((token_bytes(x, workload, latent=engine.latent_cache) for x in layers), default=0)
     if per_token:
         size = per_token // 2 * context * batch

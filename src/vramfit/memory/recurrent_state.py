@@ -54,7 +54,7 @@ def recurrent_state(shard: Shard, workload: Inference, engine: EngineProfile) ->
     convolution's inputs in the model's 16-bit format. Flat in context, linear in sequences.
     """
     del engine
-    for layer, count in shard.groups:
+    for layer, count in shard.model.groups:
         facts = layer.attention
         if not isinstance(facts, StateSpace | LinearAttention):
             continue

@@ -131,7 +131,7 @@ def allocator_rounding(shard: Shard, workload: Inference, engine: EngineProfile)
     del workload
     wasted = sum(
         times * _segment_end(tensor, shard.model.scheme, engine)
-        for layer, times in shard.groups
+        for layer, times in shard.model.groups
         for tensor in layer.tensors
     )
     yield Item(

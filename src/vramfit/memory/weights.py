@@ -14,7 +14,7 @@ from vramfit.formats import Role
 from vramfit.request import Inference
 from vramfit.result import ALWAYS, Basis, Item, Phase, exactly
 from vramfit.shard import Shard
-from vramfit.spec import Layer, ModelSpec, Scheme, Tensor, layer_groups
+from vramfit.spec import ModelSpec, Scheme, Tensor, layer_groups
 from vramfit.units import format_count
 
 _GROUPS = {
@@ -47,7 +47,7 @@ def weight_bytes(model: ModelSpec) -> int:
 
     Source: the checkpoint's own tensor list; proven against file headers where one was read.
     """
-    return sum(size for _, _, size in _sizes(model, layer_groups(model.layers)))
+    return sum(size for _, _, size in _sizes(model))
 
 
 def weights(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
@@ -58,7 +58,7 @@ def weights(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterabl
     """
     del workload, engine
     totals: dict[tuple[str, str], list[int]] = {}
-    for key, parameters, size in _sizes(shard.model, shard.groups):
+    for key, parameters, size in _sizes(shard.model):
         entry = totals.setdefault(key, [0, 0])
         entry[0] += parameters
         entry[1] += size
@@ -105,15 +105,15 @@ def largest_quantised(shard: Shard) -> Tensor | None:
     scheme = shard.model.scheme
     if scheme.quantised.is_plain:
         return None
-    found = [t for layer, _ in shard.groups for t in layer.tensors if not scheme.format_of(t).is_plain]
+    found = [t for layer, _ in shard.model.groups for t in layer.tensors if not scheme.format_of(t).is_plain]
     return max(found, key=lambda t: t.num_parameters // t.copies, default=None)
 
 
-def _sizes(model: ModelSpec, groups: tuple[tuple[Layer, int], ...]) -> Iterator[tuple[tuple[str, str], int, int]]:
+def _sizes(model: ModelSpec) -> Iterator[tuple[tuple[str, str], int, int]]:
     """Yield ((group, format), parameters, bytes) of every distinct tensor times how often it occurs."""
     scheme = model.scheme
     counted: list[tuple[Tensor, int]] = [(t, 1) for t in (*model.embeddings, *model.head)]
-    for layer, times in groups:
+    for layer, times in model.groups:
         counted.extend((t, times) for t in layer.tensors)
     for part in model.parts:
         if part.resident:
