@@ -46,6 +46,8 @@ def understand(model: ModelSpec, workload: Inference) -> Understood:
         choices.append(Choice(field="attention", value=engine.attention, why=f"default of {engine.name}"))
     filled = replace(
         workload,
+        engine_version=workload.engine_version or engine.version,
+        kv_format=value,
         kv_format_k=key,
         kv_format_v=value,
         context_tokens=context,

@@ -1,20 +1,23 @@
 """Requests and answers as JSON, version 1: decoding with exact errors, encoding, JSON Schema.
 
-The shapes are declared once, as structs; decoding, encoding and the schemas all come from them.
+The shapes are declared once, as structs; decoding and encoding come from them, and so do the schemas
+in ``schema/``, which ``scripts/docs`` writes with the words of ``request`` and ``result`` as descriptions.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Any
+from importlib.resources import files
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
 from vramfit.errors import InvalidValueError
 from vramfit.names import nearest
 from vramfit.readers.json_text import parse_json_object
-from vramfit.request import Inference, Plan, Request
-from vramfit.result import Answer, Breakdown, Counter, Total
+from vramfit.request import ATTENTIONS, ENGINES, Inference, Plan, Request
+from vramfit.result import Answer, Basis, Breakdown, Counter, Phase, Verdict
 
 REQUEST_LIMIT_BYTES = 16 * 2**20
 
@@ -40,29 +43,35 @@ LATER = {
 """Fields of JSON version 1 that are named in the form and not answered yet, and why."""
 
 
-class ServeWire(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind", tag="serve"):
-    """Inference: see ``Inference`` for what each field means."""
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+NotNegative: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+Engine: TypeAlias = Annotated[str, msgspec.Meta(examples=list(ENGINES))]
+Kernel: TypeAlias = Annotated[str, msgspec.Meta(examples=list(ATTENTIONS))]
 
-    engine: str | None = None
+
+class ServeWire(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind", tag="serve"):
+    """Inference: a serving engine or a library. Absent and null mean that the tool decides, and says how."""
+
+    engine: Engine | None = None
     engine_version: str | None = None
     weight_format: str | None = None
     group_size: int | None = None
     kv_format: str | None = None
     kv_format_k: str | None = None
     kv_format_v: str | None = None
-    context_tokens: int | None = None
-    prompt_tokens: int | None = None
-    new_tokens: int | None = None
-    batch: int | None = None
-    attention: str | None = None
+    context_tokens: Count | None = None
+    prompt_tokens: Count | None = None
+    new_tokens: NotNegative | None = None
+    batch: Count | None = None
+    attention: Kernel | None = None
 
 
 class PlanWire(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """How the work is cut over devices."""
 
-    dp_replicate: int | None = None
-    tp: int | None = None
-    pp: int | None = None
+    dp_replicate: Count | None = None
+    tp: Count | None = None
+    pp: Count | None = None
     vocab_tp: bool | None = None
 
 
@@ -74,9 +83,9 @@ class RequestWire(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     config: dict[str, Any] | None = None
     plan: PlanWire | None = None
     device: str | None = None
-    device_count: int | None = None
-    device_memory_bytes: int | None = None
-    headroom_bytes: int | None = None
+    device_count: Count | None = None
+    device_memory_bytes: Count | None = None
+    headroom_bytes: NotNegative | None = None
 
 
 class ModelWire(msgspec.Struct):
@@ -113,11 +122,11 @@ class ItemWire(msgspec.Struct):
     bytes: int
     low_bytes: int
     high_bytes: int
-    phases: list[str]
-    basis: str
+    phases: list[Phase]
+    basis: Basis
     formula: str
     source: str
-    counter: str
+    counter: Counter
 
 
 class BreakdownWire(msgspec.Struct):
@@ -128,13 +137,13 @@ class BreakdownWire(msgspec.Struct):
     items: list[ItemWire]
     phases: dict[str, TotalWire]
     peak_bytes: int
-    peak_phase: str
+    peak_phase: Phase
 
 
-class VerdictWire(msgspec.Struct):
-    """The verdict on the device."""
+class FitWire(msgspec.Struct):
+    """The verdict on the device for the worst rank."""
 
-    verdict: str
+    verdict: Verdict
     device: str | None
     capacity_bytes: int | None
     headroom_bytes: int
@@ -157,7 +166,7 @@ class OptionWire(msgspec.Struct):
     device: str
     count: int
     plan: PlanWire
-    verdict: str
+    verdict: Verdict
     margin_bytes: int
 
 
@@ -166,7 +175,7 @@ class ChangeWire(msgspec.Struct):
 
     flags: str
     saves_bytes: int
-    verdict: str
+    verdict: Verdict
     margin_bytes: int
     note: str
 
@@ -183,7 +192,7 @@ class AnswerWire(msgspec.Struct, kw_only=True):
     assumptions: list[str]
     breakdowns: list[BreakdownWire]
     peak_bytes: int
-    peak_phase: str
+    peak_phase: Phase
     low_bytes: int
     expected_bytes: int
     high_bytes: int
@@ -191,7 +200,7 @@ class AnswerWire(msgspec.Struct, kw_only=True):
     reserved_bytes: int
     process_bytes: int
     not_counted: list[str]
-    verdict: VerdictWire
+    verdict: FitWire
     longest_context: LimitWire | None
     largest_batch: LimitWire | None
     device_options: list[OptionWire]
@@ -224,7 +233,7 @@ def request_from_mapping(values: Mapping[str, object]) -> Request:
     try:
         wire = msgspec.convert(_without_nulls(values), RequestWire)
     except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `$.")
+        message, _, path = str(error).removeprefix("Expected ").partition(" - at `$.")
         raise InvalidValueError(path.rstrip("`") or "request", _at(values, path.rstrip("`")), message) from error
     return _request(wire)
 
@@ -299,12 +308,18 @@ def answer_to_json(answer: Answer) -> bytes:
 
 def request_schema() -> dict[str, Any]:
     """Return the JSON Schema of a request."""
-    return msgspec.json.schema(RequestWire)
+    return _shipped("request.v1.json")
 
 
 def answer_schema() -> dict[str, Any]:
     """Return the JSON Schema of an answer."""
-    return msgspec.json.schema(AnswerWire)
+    return _shipped("answer.v1.json")
+
+
+def _shipped(name: str) -> dict[str, Any]:
+    text = files("vramfit").joinpath("schema", name).read_text("utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
 
 
 def _answer_wire(answer: Answer) -> AnswerWire:
@@ -322,7 +337,7 @@ def _answer_wire(answer: Answer) -> AnswerWire:
         assumptions=list(estimate.assumptions),
         breakdowns=[_breakdown_wire(b) for b in estimate.breakdowns],
         peak_bytes=peak.expected_bytes,
-        peak_phase=worst.peak_phase.value,
+        peak_phase=worst.peak_phase,
         low_bytes=peak.low_bytes,
         expected_bytes=peak.expected_bytes,
         high_bytes=peak.high_bytes,
@@ -330,8 +345,8 @@ def _answer_wire(answer: Answer) -> AnswerWire:
         reserved_bytes=reserved,
         process_bytes=process,
         not_counted=list(estimate.not_counted),
-        verdict=VerdictWire(
-            verdict=fit.verdict.value,
+        verdict=FitWire(
+            verdict=fit.verdict,
             device=fit.device or None,
             capacity_bytes=fit.capacity_bytes if named else None,
             headroom_bytes=fit.headroom_bytes,
@@ -348,23 +363,16 @@ def _answer_wire(answer: Answer) -> AnswerWire:
 
 
 def _convert(noun: object, struct: type[Any], **replaced: Any) -> Any:  # noqa: ANN401 - any noun, its own struct
-    """Return the struct of a noun: same fields, enumerations as their words."""
-    values = {name: replaced.get(name, getattr(noun, name)) for name in struct.__struct_fields__}
-    return struct(
-        **{name: getattr(v, "value", v) if hasattr(type(v), "__members__") else v for name, v in values.items()}
-    )
+    """Return the struct of a noun: the same fields, save those that are replaced."""
+    return struct(**{name: replaced.get(name, getattr(noun, name)) for name in struct.__struct_fields__})
 
 
 def _breakdown_wire(breakdown: Breakdown) -> BreakdownWire:
     return BreakdownWire(
         rank=breakdown.rank,
         num_ranks=breakdown.num_ranks,
-        items=[_convert(i, ItemWire, phases=[p.value for p in i.phases]) for i in breakdown.items],
-        phases={p.value: _total_wire(breakdown.total(p)) for p in breakdown.phases},
+        items=[_convert(i, ItemWire, phases=list(i.phases)) for i in breakdown.items],
+        phases={phase.value: _convert(total, TotalWire) for phase, total in breakdown.totals().items()},
         peak_bytes=breakdown.peak().expected_bytes,
-        peak_phase=breakdown.peak_phase.value,
+        peak_phase=breakdown.peak_phase,
     )
-
-
-def _total_wire(total: Total) -> TotalWire:
-    return TotalWire(total.low_bytes, total.expected_bytes, total.high_bytes)

@@ -102,6 +102,7 @@ def test_check_speaks_through_the_exit_code(
         (("infer", "./no-such.json"), ("no-such.json", "no such file")),
         (("infer", "--config", "no-such.json"), ("no-such.json", "no such file")),
         (("estimate", "--request", "no-such.json"), ("no-such.json",)),
+        (("estimate",), ("missing --request", "--schema")),
         (("models", "zzzz-nothing"), ("SEARCH", "any Hub id")),
         (("devices", "zzzz-nothing"), ("SEARCH",)),
         (("explain", "zzzz-nothing"), ("TOPIC", "formats")),
@@ -129,6 +130,13 @@ def test_json_validates_against_the_shipped_schema(capsys: pytest.CaptureFixture
         jsonschema.validate(found, answer_schema())
         assert 16_060_522_496 == found["weights_bytes"]
         assert 131_072 == found["kv_bytes_per_token"]
+
+
+def test_schemas_are_printed_without_a_request(capsys: pytest.CaptureFixture[str]) -> None:
+    """`estimate --schema` prints what ships."""
+    code, out, _ = run(capsys, "estimate", "--schema")
+    assert 0 == code
+    assert answer_schema() == json.loads(out)["answer"]
 
 
 def test_json_items_add_up(capsys: pytest.CaptureFixture[str]) -> None:

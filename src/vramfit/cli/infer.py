@@ -50,7 +50,7 @@ NOT_FITTING = 1
 @click.option("--hub", is_flag=True, help="Ask the Hub even if the catalogue knows the model.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole answer as JSON, version 1.")
 @click.option("--brief", is_flag=True, help="Verdict, sums and limits only.")
-@click.option("--check", is_flag=True, help="Exit with 1 when it does not fit.")
+@click.option("--check", is_flag=True, help="Exit with 1 when it does not fit; tight fits.")
 def infer(model: str | None, **given: Any) -> int:  # noqa: ANN401 - click's options, named in the decorators above
     """Say what a model needs to run, and on what it fits.
 
@@ -118,11 +118,11 @@ def _finish(answered: Answer, given: dict[str, Any], note: str | None = None) ->
 
 
 @click.command()
-@click.option("--request", "source", required=True, help="File with a request in JSON, version 1; - = standard input.")
+@click.option("--request", "source", help="File with a request in JSON, version 1; - = standard input.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole answer as JSON, version 1.")
-@click.option("--check", is_flag=True, help="Exit with 1 when it does not fit.")
-@click.option("--schema", is_flag=True, help="Print the JSON Schema of request and answer instead.")
-def estimate(source: str, **given: Any) -> int:  # noqa: ANN401 - click's options, named in the decorators above
+@click.option("--check", is_flag=True, help="Exit with 1 when it does not fit; tight fits.")
+@click.option("--schema", is_flag=True, help="Print the JSON Schemas of request and answer instead.")
+def estimate(source: str | None, **given: Any) -> int:  # noqa: ANN401 - click's options, named in the decorators above
     """Answer a request in JSON, as scripts and services ask it."""
     from vramfit.wire import REQUEST_LIMIT_BYTES, answer_schema, request_from_json, request_schema  # noqa: PLC0415
 
@@ -131,6 +131,8 @@ def estimate(source: str, **given: Any) -> int:  # noqa: ANN401 - click's option
 
         show_json({"request": request_schema(), "answer": answer_schema()})
         return 0
+    if source is None:
+        raise click.UsageError("missing --request: a file with a request in JSON, or - for standard input; or --schema")
     if source == "-":
         text = sys.stdin.buffer.read(REQUEST_LIMIT_BYTES + 1)
     else:
