@@ -95,7 +95,7 @@ def _device(request: Request) -> Device | None:
 
 
 def _plan(request: Request, model: ModelSpec, device: Device | None) -> tuple[Plan, tuple[Choice, ...]]:
-    """Return the plan as asked, or the one with the largest margin over ``device_count`` devices."""
+    """Return the plan as asked, or the best one over ``device_count`` devices."""
     num, plan = request.device_count, request.plan
     if num is not None:
         check_size(num, "device_count")
@@ -116,7 +116,8 @@ def _plan(request: Request, model: ModelSpec, device: Device | None) -> tuple[Pl
             f"device_count: {num}: no tensor degree up to 8 and pipeline degree up to {len(model.layers)} divide "
             f"{model.name} so; expected a count such as 2, 4 or 8, or an explicit plan"
         )
-    why = f"largest margin of all ways to use {num} devices"
+    how = "fewest stages of the plans that fit" if best[1].verdict is Verdict.FITS else "largest margin of the plans"
+    why = f"{how} on {num} devices"
     return best[0], (Choice(field="plan", value=f"tp {best[0].tp}, pp {best[0].pp}", why=why),)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from vramfit.device import Device
@@ -20,7 +20,7 @@ from vramfit.memory.runtime import allocator_rounding, runtime
 from vramfit.memory.weights import staging, weight_bytes, weights
 from vramfit.parallel import shards
 from vramfit.request import Inference, Plan
-from vramfit.result import Breakdown, Estimate, Item, ModelSummary
+from vramfit.result import Breakdown, Estimate, Item, ModelSummary, Phase
 from vramfit.shard import Shard
 from vramfit.spec import Dense, Experts, GroupedQuery, Layer, ModelSpec
 from vramfit.understand import Understood, understand
@@ -39,6 +39,8 @@ COMPONENTS: tuple[Component, ...] = (
     allocator_rounding,
 )
 """Everything that occupies memory because of the model; one that does not apply yields nothing."""
+
+ENCODER_PHASES = (Phase.LOAD, Phase.PREFILL)
 
 NOT_COUNTED = (
     "other processes and displays on the same device",
@@ -67,9 +69,20 @@ def count(understood: Understood, plan: Plan) -> Counted:
 def breakdowns(counted: Counted, device: Device | None) -> tuple[Breakdown, ...]:
     """Add what the process takes on that device; one breakdown per distinct rank."""
     return tuple(
-        Breakdown(rank=shard.label, num_ranks=shard.num_ranks, items=(*items, *runtime(shard, device)))
+        Breakdown(
+            rank=shard.label,
+            num_ranks=shard.num_ranks,
+            items=_while_running((*items, *runtime(shard, device)), generates=shard.model.generates),
+        )
         for shard, items in counted.ranks
     )
+
+
+def _while_running(items: tuple[Item, ...], *, generates: bool) -> tuple[Item, ...]:
+    """Leave out the phases that an encoder does not have: it chooses no tokens."""
+    if generates:
+        return items
+    return tuple(replace(item, phases=tuple(p for p in item.phases if p in ENCODER_PHASES)) for item in items)
 
 
 def estimate(model: ModelSpec, workload: Inference, plan: Plan | None = None, device: Device | None = None) -> Estimate:

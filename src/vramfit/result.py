@@ -99,11 +99,12 @@ class Breakdown:
     @property
     def phases(self) -> tuple[Phase, ...]:
         """Phases in which anything is alive, in order of time."""
-        return tuple(phase for phase in Phase if any(phase in item.phases for item in self.items))
+        alive = {phase for item in self.items for phase in item.phases}
+        return tuple(phase for phase in Phase if phase in alive)
 
     def totals(self, counter: Counter = Counter.PROCESS) -> dict[Phase, Total]:
         """Sum the items alive in each phase, as seen by one of the three counters; phases in order of time."""
-        sums: dict[Phase, list[Size]] = {phase: [0, 0, 0] for phase in Phase}
+        sums: dict[Phase, list[Size]] = {phase: [0, 0, 0] for phase in self.phases}
         shown = SEEN_BY[counter]
         for item in self.items:
             if item.counter in shown:
@@ -113,8 +114,7 @@ class Breakdown:
                     entry[0] = entry[0] + low
                     entry[1] = entry[1] + expected
                     entry[2] = entry[2] + high
-        alive = {phase for item in self.items for phase in item.phases}
-        return {p: Total(low_bytes=e[0], expected_bytes=e[1], high_bytes=e[2]) for p, e in sums.items() if p in alive}
+        return {p: Total(low_bytes=e[0], expected_bytes=e[1], high_bytes=e[2]) for p, e in sums.items()}
 
     def total(self, phase: Phase, counter: Counter = Counter.PROCESS) -> Total:
         """Sum the items alive in a phase, as seen by one of the three counters."""

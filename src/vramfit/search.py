@@ -65,14 +65,21 @@ class Plans:
         return None if counted is None else fit(breakdowns(counted, device), device, headroom_bytes)
 
     def best(self, num_devices: int, device: Device, headroom_bytes: int) -> tuple[Plan, Fit] | None:
-        """Return the plan over exactly that many devices with the largest margin; None when there is none."""
+        """Return the plan over exactly that many devices that fits with the fewest stages; None when there is none.
+
+        Stages wait for one another and matrices do not, so engines advise tensor parallelism within a server.
+        When nothing fits, the plan with the largest margin shows how much is missing.
+        """
         found = []
         for tp in (t for t in range(1, MOST_TENSOR_RANKS + 1) if num_devices % t == 0):
             plan = Plan(tp=tp, pp=num_devices // tp)
             judged = self.fit(plan, device, headroom_bytes) if plan.pp <= len(self.understood.model.layers) else None
             if judged is not None:
                 found.append((plan, judged))
-        return max(found, key=lambda pair: (pair[1].margin_bytes, pair[0].tp), default=None)
+        fitting = [pair for pair in found if pair[1].verdict is Verdict.FITS]
+        if fitting:
+            return min(fitting, key=lambda pair: pair[0].pp)
+        return max(found, key=lambda pair: pair[1].margin_bytes, default=None)
 
     def fewest(self, device: Device, headroom_bytes: int, most: int = MOST_DEVICES) -> DeviceOption:
         """Return the fewest devices of one kind that hold the job, at most ``most``."""

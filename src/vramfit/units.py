@@ -81,6 +81,17 @@ def is_array(size: Size) -> bool:
     return not isinstance(size, int)
 
 
+def count_of(count: Size, thing: str) -> str:
+    """Return a count and its noun; of an array the noun alone.
+
+    >>> count_of(1, "sequence"), count_of(8192, "token")
+    ('1 sequence', '8,192 tokens')
+    """
+    if is_array(count):
+        return f"{thing}s"
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
+
+
 def format_bytes(size: int) -> str:
     """Print bytes for people: GiB with two decimals, smaller sizes in MiB, KiB or B.
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import click
 
-from vramfit.report.plain import render
+from vramfit.report.layout import render
 from vramfit.report.rows import Section
 
 WIDEST = 10_000

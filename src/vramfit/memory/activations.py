@@ -17,7 +17,7 @@ from vramfit.request import Inference
 from vramfit.result import Basis, Item, Phase
 from vramfit.shard import Shard
 from vramfit.spec import Dense, Experts, GroupedQuery, Latent, Layer, LinearAttention, StateSpace
-from vramfit.units import Size, ceil_div, is_array, larger, smaller
+from vramfit.units import Size, ceil_div, count_of, larger, smaller
 
 _SOURCE = (
     "variables alive in huggingface/transformers:src/transformers/models/llama/modeling_llama.py; agrees with the "
@@ -164,15 +164,15 @@ def activations(shard: Shard, workload: Inference, engine: EngineProfile) -> Ite
 
         tokens in the pass * widest place of a layer * bytes per element
 
-    Tokens in the pass: all prompts, or one chunk of them where the engine chunks; one per sequence
-    in decode. Eager attention adds its score matrix; weight-only quantised formats may hold one
-    matrix in 16 bit instead of the product of the gate.
+    Tokens in the pass: all prompts, or one chunk of them where the engine chunks (an encoder's text
+    cannot be cut); one per sequence in decode. Eager attention adds its score matrix; weight-only
+    quantised formats may hold one matrix in 16 bit instead of the product of the gate.
     """
     width = widest(shard, engine)
     element = 4 if shard.model.scheme.plain.name == "fp32" else 2
     tokens = workload.batch * workload.prompt_tokens
     queries = workload.prompt_tokens
-    if engine.prefill_chunk_tokens is not None:
+    if engine.prefill_chunk_tokens is not None and shard.model.generates:
         tokens = smaller(tokens, engine.prefill_chunk_tokens)
         queries = smaller(queries, engine.prefill_chunk_tokens)
     passes = [(Phase.PREFILL, tokens, queries, workload.prompt_tokens)]
@@ -184,7 +184,6 @@ def activations(shard: Shard, workload: Inference, engine: EngineProfile) -> Ite
         if workload.attention == "eager":
             scores = score_bytes(shard, ceil_div(count, per_sequence), per_sequence, keys)
         low, expected, high = (count * w * element + scores for w in (width.low, width.expected, width.high))
-        shown = "tokens" if is_array(count) else f"{count:,} tokens"
         yield Item(
             name=f"activations/{phase.value}",
             bytes=reduce(larger, (expected, low + matrix)),
@@ -192,7 +191,8 @@ def activations(shard: Shard, workload: Inference, engine: EngineProfile) -> Ite
             high_bytes=high + matrix,
             phases=(phase,),
             basis=Basis.DERIVED,
-            formula=f"{shown} x {width.expected:,} elements alive in the widest layer's {width.place} x {element} B"
+            formula=f"{count_of(count, 'token')} x {width.expected:,} elements alive in the widest layer's"
+            f" {width.place} x {element} B"
             + (" + scores of eager attention" if workload.attention == "eager" else "")
             + (f"; or one matrix unpacked to 16 bit ({matrix:,} B)" if matrix else ""),
             source=_SOURCE,

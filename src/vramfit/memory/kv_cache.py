@@ -14,7 +14,7 @@ from vramfit.request import Inference
 from vramfit.result import Basis, Item, Phase, exactly
 from vramfit.shard import Shard
 from vramfit.spec import GroupedQuery, Latent, Layer, ModelSpec
-from vramfit.units import Size, is_array, smaller
+from vramfit.units import Size, count_of, smaller
 
 _ALIVE = (Phase.PREFILL, Phase.SAMPLE, Phase.DECODE)
 
@@ -117,12 +117,12 @@ def kv_cache(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterab
         if not per_token:
             continue
         kept = kept_tokens(layer, context, engine)
-        sizes = "tokens x sequences" if is_array(kept * batch) else f"{kept:,} tokens x {batch:,} sequences"
+        sizes = f"{count_of(count, 'layer')} x {count_of(kept, 'token')} x {count_of(batch, 'sequence')}"
         yield exactly(
             f"kv_cache/{layer_kind(layer)}",
             per_token * count * kept * batch,
             _ALIVE,
-            f"{per_token:,} B per token x {count} layers x {sizes}; {_facts(layer, workload)}",
+            f"{per_token:,} B per token x {sizes}; {_facts(layer, workload)}",
             "arXiv:2405.04434, sec. 2.1" if isinstance(layer.attention, Latent) else "arXiv:2305.13245, sec. 2",
             Basis.DERIVED,
         )

@@ -8,7 +8,7 @@ from vramfit.engine import EngineProfile
 from vramfit.request import Inference
 from vramfit.result import Basis, Item, Phase
 from vramfit.shard import Shard
-from vramfit.units import is_array, larger
+from vramfit.units import count_of, larger, smaller
 
 COPY_BYTES = 2 + 4
 """Per logit: as the model computes it and an fp32 copy. Greedy choice needs no more.
@@ -35,15 +35,15 @@ def logits(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable
     if not (shard.last and model.generates):
         return
     vocabulary, batch = model.vocab_size, workload.batch
-    sample = batch * vocabulary
-    shown = "sequences" if is_array(batch) else f"{batch:,} sequences"
+    sample, shown = batch * vocabulary, count_of(batch, "sequence")
     for phase in (Phase.SAMPLE, Phase.DECODE):
         expected, low, high = (sample * size for size in (SAMPLING_BYTES, COPY_BYTES, SORTING_BYTES))
         formula = f"{shown} x {vocabulary:,} entries x {SAMPLING_BYTES} B"
         if phase is Phase.SAMPLE and engine.prompt_logits:
             prompt = sample * workload.prompt_tokens * COPY_BYTES
             expected, low, high = (larger(prompt, x) for x in (expected, low, high))
-            formula = f"{shown} x every prompt token x {vocabulary:,} entries x {COPY_BYTES} B"
+            every = count_of(workload.prompt_tokens, "prompt token")
+            formula = f"{shown} x {every} x {vocabulary:,} entries x {COPY_BYTES} B"
         yield Item(
             name=f"logits/{phase.value}",
             bytes=expected,
@@ -63,10 +63,12 @@ def last_hidden(shard: Shard, workload: Inference, engine: EngineProfile) -> Ite
     tokens of the last pass * 3 * hidden_size * bytes per element   (3: embeddings, last layer's output, its norm)
     """
     model = shard.model
+    if not model.generates:
+        return
     element = 4 if model.scheme.plain.name == "fp32" else 2
     tokens = workload.batch * workload.prompt_tokens
     if engine.prefill_chunk_tokens is not None:
-        tokens = tokens - (tokens - engine.prefill_chunk_tokens) * (tokens > engine.prefill_chunk_tokens)
+        tokens = smaller(tokens, engine.prefill_chunk_tokens)
     size = tokens * 3 * model.hidden_size * element
     yield Item(
         name="activations/last_hidden",
@@ -75,6 +77,6 @@ def last_hidden(shard: Shard, workload: Inference, engine: EngineProfile) -> Ite
         high_bytes=size,
         phases=(Phase.SAMPLE,),
         basis=Basis.DERIVED,
-        formula=f"tokens of the pass x 3 x {model.hidden_size:,} x {element} B",
+        formula=f"{count_of(tokens, 'token')} x 3 x {model.hidden_size:,} x {element} B",
         source="variables alive in huggingface/transformers:src/transformers/models/llama/modeling_llama.py",
     )

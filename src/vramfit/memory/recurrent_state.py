@@ -9,7 +9,7 @@ from vramfit.request import Inference
 from vramfit.result import Basis, Item, Phase
 from vramfit.shard import Shard
 from vramfit.spec import LinearAttention, StateSpace
-from vramfit.units import is_array
+from vramfit.units import count_of
 
 
 def state_elements(layer: StateSpace | LinearAttention) -> int:
@@ -59,7 +59,6 @@ def recurrent_state(shard: Shard, workload: Inference, engine: EngineProfile) ->
         if not isinstance(facts, StateSpace | LinearAttention):
             continue
         state, convolution = state_elements(facts), convolution_elements(facts)
-        sequences = "sequences" if is_array(workload.batch) else f"{workload.batch:,} sequences"
         size = (4 * state + 2 * convolution) * count * workload.batch
         yield Item(
             name=f"recurrent_state/{'state_space' if isinstance(facts, StateSpace) else 'linear_attention'}",
@@ -68,6 +67,7 @@ def recurrent_state(shard: Shard, workload: Inference, engine: EngineProfile) ->
             high_bytes=size,
             phases=(Phase.PREFILL, Phase.SAMPLE, Phase.DECODE),
             basis=Basis.DERIVED,
-            formula=f"({state:,} x 4 B + {convolution:,} x 2 B) x {count} layers x {sequences}, whatever the context",
+            formula=f"({state:,} x 4 B + {convolution:,} x 2 B) x {count_of(count, 'layer')}"
+            f" x {count_of(workload.batch, 'sequence')}, whatever the context",
             source="arXiv:2405.21060, sec. 7; arXiv:2412.06464",
         )

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from vramfit.report.rows import Row, Section, Tone
-from vramfit.report.words import count_of
-from vramfit.result import ALWAYS, Answer, Breakdown, Counter, Item, Verdict
-from vramfit.units import format_bytes, format_count, format_gib
+from vramfit.result import Answer, Breakdown, Counter, Item, Verdict
+from vramfit.units import count_of, format_bytes, format_count, format_gib
 
 TONES = {
     Verdict.FITS: Tone.GOOD,
@@ -121,7 +120,7 @@ def _item(item: Item, *, at_peak: bool) -> Row:
     band = ""
     if item.high_bytes - item.low_bytes > SMALLEST_BAND_BYTES:
         band = f" ({format_gib(item.low_bytes)} to {format_gib(item.high_bytes)})"
-    phases = "" if item.phases == ALWAYS or at_peak else f" [only {', '.join(p.value for p in item.phases)}]"
+    phases = "" if at_peak else f" [only {', '.join(p.value for p in item.phases)}]"
     name = item.name.split("/")[1].replace("_", " ")
     text = f"{item.formula}{band} [{item.basis.value}]{phases}"
     return Row(name, format_gib(item.bytes), text, Tone.PLAIN if at_peak else Tone.QUIET, 1)
@@ -160,9 +159,7 @@ def _changes(answer: Answer, most: int = MOST_CHANGES) -> Iterable[Section]:
     for change in answer.changes[:most]:
         left = "left" if change.margin_bytes >= 0 else "short"
         after = f"{change.verdict.value}, {format_gib(abs(change.margin_bytes))} GiB {left}"
-        rows.append(
-            Row(change.flags, f"-{format_gib(change.saves_bytes)}", f"{after}; {change.note}", TONES[change.verdict])
-        )
+        rows.append(Row(change.flags, format_gib(change.saves_bytes), f"{after}; {change.note}", TONES[change.verdict]))
     yield Section("What to change, GiB saved on the fullest device", tuple(rows))
 
 

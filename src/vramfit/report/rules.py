@@ -6,10 +6,9 @@ from collections.abc import Iterable
 
 from vramfit.device import Device
 from vramfit.report.rows import Row, Section, Tone
-from vramfit.report.words import count_of
 from vramfit.result import Answer
 from vramfit.rule import Rule
-from vramfit.units import GB, GIB, ceil_div, format_gib
+from vramfit.units import GB, GIB, ceil_div, count_of, format_gib
 
 
 def sections(rules: Iterable[Rule], device: Device | None, derived: Answer | None) -> tuple[Section, ...]:
