@@ -13,7 +13,6 @@ from vramfit.rule_of_thumb import (
     cards_needed,
     double_counted_training,
     fp8_divided_twice,
-    gb,
     lora_rule,
     margin_rule,
     serving_rule,
@@ -21,6 +20,7 @@ from vramfit.rule_of_thumb import (
     training_rule,
     weights_rule,
 )
+from vramfit.units import gb
 
 B = 10**9
 
@@ -132,4 +132,4 @@ def test_unknown_optimizers_are_refused() -> None:
 
 def test_gb_is_decimal() -> None:
     """GB of 10^9, as the pages print."""
-    assert ["84 GB", "3.5 GB", "0.3 GB"] == [gb(84 * B), gb(3_500_000_000), gb(327_000_000)]
+    assert ["84 GB", "3.5 GB", "0.33 GB"] == [gb(84 * B), gb(3_500_000_000), gb(327_000_000)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from vramfit.errors import InvalidValueError
 from vramfit.rule import Rule, Step
-from vramfit.units import GB, ceil_div, check_size
+from vramfit.units import ceil_div, check_size, gb
 
 BITS = (4, 8, 16, 32)
 OPTIMIZERS = ("adamw", "sgd", "sgd-momentum")
@@ -29,15 +29,6 @@ IGNORED_TRAINING = (
     "the recipe: mixed precision keeps fp32 masters beside 16-bit weights",
     "sharding over devices, which divides states but not activations",
 )
-
-
-def gb(size: int) -> str:
-    """Print bytes as pages quote them, in GB of 10**9; whole numbers without decimals.
-
-    >>> gb(168 * 10**9), gb(3_500_000_000)
-    ('168 GB', '3.5 GB')
-    """
-    return f"{size / GB:,.10g} GB" if size % (GB // 10) == 0 else f"{size / GB:,.1f} GB"
 
 
 def _checked(parameters: int, bits: int) -> int:

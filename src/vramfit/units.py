@@ -113,6 +113,15 @@ def format_gib(size: int) -> str:
     return f"{size / GIB:,.2f}"
 
 
+def gb(size: int) -> str:
+    """Print bytes as pages quote them, in GB of 10**9, without zeros at the end.
+
+    >>> gb(14 * 10**9), gb(3250 * 10**6), gb(436_800_000_000)
+    ('14 GB', '3.25 GB', '436.8 GB')
+    """
+    return f"{size / GB:,.2f}".rstrip("0").rstrip(".") + " GB"
+
+
 def format_count(count: int) -> str:
     """Print a number of parameters as people write it.
 

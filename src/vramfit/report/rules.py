@@ -8,7 +8,7 @@ from vramfit.device import Device
 from vramfit.report.rows import Row, Section, Tone
 from vramfit.result import Answer
 from vramfit.rule import Rule
-from vramfit.units import GB, GIB, ceil_div, count_of, format_gib
+from vramfit.units import GB, GIB, ceil_div, count_of, format_gib, gb
 
 
 def sections(rules: Iterable[Rule], device: Device | None, derived: Answer | None) -> tuple[Section, ...]:
@@ -28,7 +28,7 @@ def _rule(rule: Rule, device: Device | None) -> Section:
     wrong = rule.mistake is not None
     last = len(rule.steps) - 1
     rows = [
-        Row(s.label, _gb(s.bytes), s.formula, (Tone.BAD if wrong else Tone.STRONG) if i == last else Tone.PLAIN)
+        Row(s.label, gb(s.bytes), s.formula, (Tone.BAD if wrong else Tone.STRONG) if i == last else Tone.PLAIN)
         for i, s in enumerate(rule.steps)
     ]
     rows.append(Row("in GiB", format_gib(rule.result_bytes), "GB is 10^9 bytes, GiB is 2^30; cards are counted in GiB"))
@@ -45,12 +45,12 @@ def _cards(size: int, device: Device) -> Iterable[Row]:
     """Count cards twice: as pages do, by the size on the box, and by what the driver reports."""
     if device.marketing_gb:
         cards = ceil_div(size, device.marketing_gb * GB)
-        text = f"by the size on the box, {device.marketing_gb} GB: {_gb(cards * device.marketing_gb * GB)} together"
+        text = f"by the size on the box, {device.marketing_gb} GB: {gb(cards * device.marketing_gb * GB)} together"
         yield Row("cards, by the rule", str(cards), f"{device.name} {text}")
     cards = ceil_div(size, device.capacity_bytes)
     left = cards * device.capacity_bytes - size
-    size_text = f"{device.capacity_bytes / GIB:.2f} GiB = {_gb(device.capacity_bytes)}"
-    text = f"by what the driver reports, {size_text}: {_gb(left)} left"
+    size_text = f"{device.capacity_bytes / GIB:.2f} GiB = {gb(device.capacity_bytes)}"
+    text = f"by what the driver reports, {size_text}: {gb(left)} left"
     yield Row("cards, by the driver", str(cards), f"{device.name} {text}")
 
 
@@ -59,16 +59,10 @@ def _derived(derived: Answer) -> Section:
     peak = estimate.worst.peak()
     band = f"{format_gib(peak.low_bytes)} to {format_gib(peak.high_bytes)} GiB"
     asked = f"{count_of(workload.batch, 'sequence')} of {workload.context_tokens:,} tokens"
-    weights = f"weights {_gb(estimate.weights_bytes)}"
-    rows = [
-        Row(estimate.model.name, _gb(peak.expected_bytes), f"{asked} on one device: {band}; {weights}", Tone.STRONG)
-    ]
+    weights = f"weights {gb(estimate.weights_bytes)}"
+    rows = [Row(estimate.model.name, gb(peak.expected_bytes), f"{asked} on one device: {band}; {weights}", Tone.STRONG)]
     if derived.device_options:
         option = derived.device_options[0]
         text = f"{option.device}, with {format_gib(option.margin_bytes)} GiB left on the fullest"
         rows.append(Row("devices", str(option.count or "none"), text, Tone.STRONG))
     return Section("Derived from the model", tuple(rows))
-
-
-def _gb(size: int) -> str:
-    return f"{size / GB:,.10g} GB" if size % (GB // 10) == 0 else f"{size / GB:,.2f} GB"
