@@ -13,7 +13,7 @@ from typing import TypeAlias
 from vramfit.device import Device
 from vramfit.engine import EngineProfile
 from vramfit.memory.activations import activations
-from vramfit.memory.kv_cache import growth, kv_cache, layer_kind, model_bytes_per_token
+from vramfit.memory.kv_cache import growth, kv_cache, mixer_kind, model_bytes_per_token
 from vramfit.memory.logits import last_hidden, logits
 from vramfit.memory.recurrent_state import recurrent_state
 from vramfit.memory.runtime import allocator_rounding, runtime
@@ -138,11 +138,14 @@ def layer_name(layer: Layer) -> str:
     >>> layer_name(Layer(attention=None, feed_forward=Dense(intermediate_size=4), tensors=()))
     'dense'
     """
-    mixes = None if layer.attention is None else layer_kind(layer).replace("_", " ")
-    if isinstance(layer.attention, GroupedQuery) and layer.attention.window_tokens is not None:
-        mixes = f"sliding window {layer.attention.window_tokens:,}"
+    mixes = [
+        f"sliding window {mixer.window_tokens:,}"
+        if isinstance(mixer, GroupedQuery) and mixer.window_tokens is not None
+        else mixer_kind(mixer).replace("_", " ")
+        for mixer in layer.mixers
+    ]
     transforms = {Dense: "dense", Experts: "experts"}.get(type(layer.feed_forward))
-    return " + ".join(part for part in (mixes, transforms) if part)
+    return " + ".join((*mixes, *([transforms] if transforms else [])))
 
 
 def _left_out(model: ModelSpec) -> tuple[str, ...]:

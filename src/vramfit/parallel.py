@@ -14,6 +14,7 @@ from vramfit.request import Plan
 from vramfit.shard import Shard
 from vramfit.spec import (
     Attention,
+    CrossAttention,
     Cut,
     Dense,
     Experts,
@@ -120,6 +121,7 @@ def _cut_model(model: ModelSpec, plan: Plan) -> ModelSpec:
 def _cut_layer(layer: Layer, tp: int) -> Layer:
     return Layer(
         attention=_cut_attention(layer.attention, tp),
+        beside=_cut_attention(layer.beside, tp),
         feed_forward=_cut_feed_forward(layer.feed_forward, tp),
         tensors=tuple(_cut_tensor(t, tp, layer.attention) for t in layer.tensors),
     )
@@ -154,7 +156,7 @@ def heads_per_rank(num_key_value_heads: int, tp: int) -> int:
 
 def _cut_attention(attention: Attention | None, tp: int) -> Attention | None:
     match attention:
-        case GroupedQuery():
+        case GroupedQuery() | CrossAttention():
             heads = _divided(attention.num_attention_heads, tp, "num_attention_heads")
             return replace(
                 attention,

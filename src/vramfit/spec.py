@@ -68,6 +68,21 @@ class GroupedQuery:
     """Sliding window; None = attends to everything."""
     causal: bool = True
     """False for encoders, which keep no cache."""
+    v_head_dim: int | None = None
+    """Width of a value vector where it differs from the key's; None = ``head_dim``."""
+    shares_cache: bool = False
+    """True: reads the cache of an earlier layer and keeps none of its own (cross-layer sharing)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossAttention:
+    """Attention to another stream: the encoder's output, or an image; its keys and values are kept, and never grow."""
+
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    source_tokens: int | None = None
+    """Tokens of the other stream where the architecture fixes them (Whisper: 1,500); None = the prompt's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +96,8 @@ class Latent:
     v_head_dim: int
     q_lora_rank: int | None = None
     """Rank of the compressed query; None = the query is not compressed."""
+    index_head_dim: int = 0
+    """Width of the key that a sparse-attention index keeps of every token (DeepSeek V3.2); 0 = there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +124,7 @@ class LinearAttention:
     conv_kernel: int
 
 
-Attention: TypeAlias = GroupedQuery | Latent | StateSpace | LinearAttention
+Attention: TypeAlias = GroupedQuery | CrossAttention | Latent | StateSpace | LinearAttention
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +162,13 @@ class Layer:
     feed_forward: FeedForward | None
     """None = this block has no feed-forward network of its own."""
     tensors: tuple[Tensor, ...]
+    beside: Attention | None = None
+    """A second mixer of the same block: cross attention, or a state space beside attention; None = there is none."""
+
+    @property
+    def mixers(self) -> tuple[Attention, ...]:
+        """All that mixes tokens in this block."""
+        return tuple(mixer for mixer in (self.attention, self.beside) if mixer is not None)
 
     @property
     def num_parameters(self) -> int:

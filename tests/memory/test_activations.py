@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from vramfit.estimate import estimate
-from vramfit.memory.activations import attention_width, dense_width, experts_width
+from vramfit.memory.activations import dense_width, experts_width, mixer_width
 from vramfit.request import Inference
 from vramfit.result import Counter, Phase
 from vramfit.source import read_model
-from vramfit.spec import Dense, Experts, GroupedQuery, Layer
+from vramfit.spec import Dense, Experts, GroupedQuery
 from vramfit.units import GIB
 
 
@@ -24,11 +24,16 @@ def test_experts_width_by_hand() -> None:
     assert 5 * 2048 + 8 * 4 * 2048 == experts_width(2048, facts, at_once=True).expected
 
 
-def test_attention_width_by_hand() -> None:
+def test_experts_in_a_narrower_space_copy_narrower_tokens() -> None:
+    """22 copies of 1,024 (not 4,096) elements, each beside 4 x 1,024 or 2 x 2,688; Nemotron 3 Super."""
+    facts = Experts(num_experts=512, num_experts_per_tok=22, moe_intermediate_size=2688, gated=False, latent_size=1024)
+    assert 5 * 4096 + 22 * (1024 + 2 * 2688) == experts_width(4096, facts, at_once=True).expected
+
+
+def test_mixer_width_by_hand() -> None:
     """3 x 2,048 + 4 x 32 x 128 + 2 x 4 x 128 (Qwen3-30B-A3B, whose heads are wider than its hidden size)."""
     facts = GroupedQuery(num_attention_heads=32, num_key_value_heads=4, head_dim=128)
-    layer = Layer(attention=facts, feed_forward=None, tensors=())
-    assert 6144 + 16384 + 1024 == attention_width(2048, layer).expected
+    assert 6144 + 16384 + 1024 == mixer_width(2048, facts).expected
 
 
 def test_eager_attention_holds_the_score_matrix() -> None:

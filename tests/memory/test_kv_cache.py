@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from vramfit.engines.profile import find_profile
@@ -11,7 +14,7 @@ from vramfit.memory.kv_cache import expanded_bytes_per_token, kv_bytes_per_token
 from vramfit.request import Inference, Plan
 from vramfit.result import Breakdown, Phase
 from vramfit.source import read_model
-from vramfit.spec import GroupedQuery, Latent
+from vramfit.spec import CrossAttention, GroupedQuery, Latent, ModelSpec
 
 BF16 = kv_format("bf16")
 MLA = Latent(num_attention_heads=128, kv_lora_rank=512, qk_rope_head_dim=64, qk_nope_head_dim=128, v_head_dim=128)
@@ -123,3 +126,50 @@ def test_profiles_are_found_by_version() -> None:
     """The newest profile answers when no version is named; an old one answers for what it was read from."""
     assert find_profile("transformers", None)[0].latent_cache
     assert not find_profile("transformers", "5.14.0")[0].latent_cache
+
+
+def test_a_sparse_index_keeps_a_key_in_fp8_and_its_scale() -> None:
+    """DeepSeek V3.2: (512 + 64) x 2 B, and 128 B + 4 B for the index."""
+    assert 1_152 + 132 == latent_bytes_per_token(replace(MLA, index_head_dim=128), BF16)
+
+
+def test_values_may_be_narrower_than_keys() -> None:
+    """4 heads x (192 + 128) x 2 B (MiMo-V2-Flash)."""
+    layer = GroupedQuery(num_attention_heads=64, num_key_value_heads=4, head_dim=192, v_head_dim=128)
+    assert 2560 == kv_bytes_per_token(layer, BF16, BF16)
+
+
+LLAMA = read_model("meta-llama/Llama-3.2-1B-Instruct")
+"""16 layers of 8 KV heads x 64: 2,048 B per token and layer."""
+
+
+def changed(**facts: Any) -> ModelSpec:
+    """Return the model with other facts in the second half of its layers."""
+    half = len(LLAMA.layers) // 2
+    return replace(LLAMA, layers=(*LLAMA.layers[:half], *(replace(x, **facts) for x in LLAMA.layers[half:])))
+
+
+def test_layers_that_share_a_cache_keep_none() -> None:
+    """Eight of sixteen layers read the others' caches: 8 x 2,048 B per token."""
+    facts = LLAMA.layers[0].attention
+    assert isinstance(facts, GroupedQuery)
+    need = estimate(changed(attention=replace(facts, shares_cache=True)), Inference(context_tokens=100))
+    assert 8 * 2048 == need.kv_bytes_per_token
+    assert 8 * 2048 * 100 == cache_bytes(need.breakdowns[0])
+
+
+@pytest.mark.parametrize(("fixed", "kept"), [(None, 60), (1500, 1500)])
+def test_cross_attention_keeps_the_other_stream(fixed: int | None, kept: int) -> None:
+    """Self attention in 16 layers for 100 tokens; cross attention in 8 for the prompt, or what is fixed."""
+    cross = CrossAttention(num_attention_heads=32, num_key_value_heads=8, head_dim=64, source_tokens=fixed)
+    need = estimate(changed(beside=cross), Inference(context_tokens=100, prompt_tokens=60, batch=3))
+    assert 16 * 2048 == need.kv_bytes_per_token
+    assert 3 * 8 * 2048 * kept == cache_bytes(need.breakdowns[0], "kv_cache/cross_attention")
+    assert 3 * 16 * 2048 * 100 == cache_bytes(need.breakdowns[0], "kv_cache/full_attention")
+
+
+def test_tensor_parallelism_divides_both_mixers() -> None:
+    """Two ranks: four of eight KV heads of either."""
+    cross = CrossAttention(num_attention_heads=32, num_key_value_heads=8, head_dim=64)
+    need = estimate(changed(beside=cross), Inference(context_tokens=100), Plan(tp=2))
+    assert 8 * 1024 * 100 == cache_bytes(need.breakdowns[0], "kv_cache/cross_attention")

@@ -28,10 +28,10 @@ def on_meta(config: Mapping[str, Any]) -> Any:
     kind = str(config["model_type"])
     values = {k: v for k, v in config.items() if k not in NOT_OURS | {"model_type"}}
     built = transformers.AutoConfig.for_model(STAND_INS.get(kind, kind), **values)
-    named = config.get("architectures") or ["AutoModelForCausalLM"]
-    known = getattr(transformers, named[0], None)
+    named = config.get("architectures")
+    known = getattr(transformers, named[0], None) if named else None
     with torch.device("meta"):
-        if known is not None and kind in {"bert", "gemma3"}:
+        if known is not None:
             return known(built)
         return transformers.AutoModelForCausalLM.from_config(built)
 

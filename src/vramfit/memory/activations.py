@@ -16,7 +16,7 @@ from vramfit.memory.weights import largest_quantised
 from vramfit.request import Inference
 from vramfit.result import Basis, Item, Phase
 from vramfit.shard import Shard
-from vramfit.spec import Dense, Experts, GroupedQuery, Latent, Layer, LinearAttention, StateSpace
+from vramfit.spec import Attention, CrossAttention, Dense, Experts, GroupedQuery, Latent, LinearAttention, StateSpace
 from vramfit.units import Size, ceil_div, count_of, larger, smaller
 
 _SOURCE = (
@@ -88,7 +88,7 @@ def experts_width(hidden_size: int, facts: Experts, *, at_once: bool) -> Width:
     )
 
 
-def attention_width(hidden_size: int, layer: Layer) -> Width:
+def mixer_width(hidden_size: int, mixer: Attention) -> Width:
     """Elements per token at the widest moment of a layer's attention, without score matrices. [elements/token]
 
         grouped query:     3 * hidden + 4 * heads * head_dim + 2 * KV heads * head_dim
@@ -101,8 +101,8 @@ def attention_width(hidden_size: int, layer: Layer) -> Width:
     depend on the kernel in use.
     """
     h = hidden_size
-    match layer.attention:
-        case GroupedQuery() as a:
+    match mixer:
+        case GroupedQuery() | CrossAttention() as a:
             q, kv = a.num_attention_heads * a.head_dim, a.num_key_value_heads * a.head_dim
             return Width(
                 place="attention",
@@ -126,16 +126,14 @@ def attention_width(hidden_size: int, layer: Layer) -> Width:
             mixed = 2 * a.num_key_heads * a.key_head_dim + values
             expected = 3 * h + 2 * mixed + 3 * values
             return Width(place="linear attention", low=3 * h + mixed + values, expected=expected, high=2 * expected)
-        case None:
-            return Width(place="attention", low=0, expected=0, high=0)
 
 
 def widest(shard: Shard, engine: EngineProfile) -> Width:
     """Return the widest place of all layers of a rank. [elements/token]"""
     h = shard.model.hidden_size
-    widths = []
+    widths: list[Width] = []
     for layer, _ in shard.model.groups:
-        widths.append(attention_width(h, layer))
+        widths.extend(mixer_width(h, mixer) for mixer in layer.mixers)
         if isinstance(layer.feed_forward, Dense):
             widths.append(dense_width(h, layer.feed_forward))
         if isinstance(layer.feed_forward, Experts):
@@ -154,8 +152,8 @@ def score_bytes(shard: Shard, rows: Size, queries: Size, keys: Size) -> Size:
     Flash and memory-efficient attention never hold it. Source: eager_attention_forward in
     huggingface/transformers:src/transformers/models/llama/modeling_llama.py.
     """
-    attentions = (layer.attention for layer, _ in shard.model.groups)
-    heads = max((a.num_attention_heads for a in attentions if isinstance(a, GroupedQuery | Latent)), default=0)
+    mixers = (mixer for layer, _ in shard.model.groups for mixer in layer.mixers)
+    heads = max((m.num_attention_heads for m in mixers if isinstance(m, GroupedQuery | Latent)), default=0)
     return heads * rows * queries * keys * 6
 
 

@@ -13,16 +13,19 @@ from vramfit.formats import StorageFormat, kv_format
 from vramfit.request import Inference
 from vramfit.result import Basis, Item, Phase, exactly
 from vramfit.shard import Shard
-from vramfit.spec import GroupedQuery, Latent, Layer, ModelSpec
+from vramfit.spec import Attention, CrossAttention, GroupedQuery, Latent, ModelSpec
 from vramfit.units import Size, count_of, smaller
+
+INDEX_SCALE_BYTES = 4
+"""One fp32 scale for each key of a sparse index, which is kept in fp8."""
 
 _ALIVE = (Phase.PREFILL, Phase.SAMPLE, Phase.DECODE)
 
 
-def kv_bytes_per_token(attention: GroupedQuery, key: StorageFormat, value: StorageFormat) -> int:
+def kv_bytes_per_token(attention: GroupedQuery | CrossAttention, key: StorageFormat, value: StorageFormat) -> int:
     """KV-cache bytes that one more token costs in one layer. [B/token]
 
-        num_key_value_heads * head_dim   elements, once for the key and once for the value
+        num_key_value_heads * head_dim   elements, once for the key and once for the value (v_head_dim if it differs)
 
     Holds until the window is full. Source: Ainslie et al. 2023, arXiv:2305.13245, sec. 2.
     Llama 3.1 8B has 32 such layers, hence 128 KiB per token:
@@ -32,16 +35,22 @@ def kv_bytes_per_token(attention: GroupedQuery, key: StorageFormat, value: Stora
     >>> 32 * kv_bytes_per_token(layer, BF16, BF16)
     131072
     """
-    elements = attention.num_key_value_heads * attention.head_dim
-    return key.bytes_for(elements) + value.bytes_for(elements)
+    heads = attention.num_key_value_heads
+    values = attention.head_dim
+    if isinstance(attention, GroupedQuery) and attention.v_head_dim is not None:
+        values = attention.v_head_dim
+    return key.bytes_for(heads * attention.head_dim) + value.bytes_for(heads * values)
 
 
 def latent_bytes_per_token(attention: Latent, fmt: StorageFormat) -> int:
     """Bytes that one more token costs in one layer of latent attention. [B/token]
 
         kv_lora_rank + qk_rope_head_dim   elements, shared by all heads, hence whole on every rank
+        index_head_dim + 4                bytes more where a sparse index keeps a key in fp8 and its scale
 
-    Source: DeepSeek-V2, arXiv:2405.04434, sec. 2.1.2 and 2.1.3. DeepSeek-V3 has 61 such layers:
+    Source: DeepSeek-V2, arXiv:2405.04434, sec. 2.1.2 and 2.1.3; the index: DeepSeek-V3.2, arXiv:2512.02556, sec. 2.1,
+    and vllm-project/vllm:vllm/model_executor/models/deepseek_v2.py, DeepseekV32IndexerCache.
+    DeepSeek-V3 has 61 such layers:
 
     >>> from vramfit.formats import BF16
     >>> sizes = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128}
@@ -49,7 +58,8 @@ def latent_bytes_per_token(attention: Latent, fmt: StorageFormat) -> int:
     >>> 61 * latent_bytes_per_token(layer, BF16)
     70272
     """
-    return fmt.bytes_for(attention.kv_lora_rank + attention.qk_rope_head_dim)
+    index = attention.index_head_dim + INDEX_SCALE_BYTES if attention.index_head_dim else 0
+    return fmt.bytes_for(attention.kv_lora_rank + attention.qk_rope_head_dim) + index
 
 
 def expanded_bytes_per_token(attention: Latent, key: StorageFormat, value: StorageFormat) -> int:
@@ -72,36 +82,44 @@ def expanded_bytes_per_token(attention: Latent, key: StorageFormat, value: Stora
     return keys + value.bytes_for(heads * attention.v_head_dim)
 
 
-def token_bytes(layer: Layer, workload: Inference, *, latent: bool = True) -> int:
-    """Bytes one token of one sequence adds to the cache of this layer; 0 when it caches no tokens. [B/token]"""
+def token_bytes(mixer: Attention, workload: Inference, *, latent: bool = True) -> int:
+    """Bytes one token of one sequence adds to the cache of a mixer; 0 when it caches no tokens. [B/token]"""
     key, value = kv_format(workload.kv_format_k or ""), kv_format(workload.kv_format_v or "")
-    match layer.attention:
-        case GroupedQuery(causal=True):
-            return kv_bytes_per_token(layer.attention, key, value)
+    match mixer:
+        case GroupedQuery(causal=True, shares_cache=False) | CrossAttention():
+            return kv_bytes_per_token(mixer, key, value)
         case Latent() if latent:
-            return latent_bytes_per_token(layer.attention, key)
+            return latent_bytes_per_token(mixer, key)
         case Latent():
-            return expanded_bytes_per_token(layer.attention, key, value)
+            return expanded_bytes_per_token(mixer, key, value)
         case _:
             return 0
 
 
 def model_bytes_per_token(model: ModelSpec, workload: Inference, *, latent: bool = True) -> int:
     """Bytes one token of one sequence adds in all layers before any window is full. [B/token]"""
-    return sum(n * token_bytes(layer, workload, latent=latent) for layer, n in model.groups)
+    return sum(
+        n * token_bytes(mixer, workload, latent=latent)
+        for layer, n in model.groups
+        for mixer in layer.mixers
+        if not isinstance(mixer, CrossAttention)
+    )
 
 
-def kept_tokens(layer: Layer, context_tokens: Size, engine: EngineProfile) -> Size:
-    """Tokens of one sequence that this layer's cache holds. [tokens]
+def kept_tokens(mixer: Attention, workload: Inference, engine: EngineProfile) -> Size:
+    """Tokens of one sequence that a mixer's cache holds. [tokens]
 
-        min(context, window)   when the layer has a window and the engine honours it
+        min(context, window)   when it has a window and the engine honours it
+        source_tokens          for cross attention: those of the other stream, the prompt's unless fixed
 
     Source: Beltagy et al. 2020, arXiv:2004.05150 (sliding windows).
     """
-    window = layer.attention.window_tokens if isinstance(layer.attention, GroupedQuery) else None
+    if isinstance(mixer, CrossAttention):
+        return workload.prompt_tokens if mixer.source_tokens is None else mixer.source_tokens
+    window = mixer.window_tokens if isinstance(mixer, GroupedQuery) else None
     if window is None or not engine.windowed_cache:
-        return context_tokens
-    return smaller(context_tokens, window)
+        return workload.context_tokens
+    return smaller(workload.context_tokens, window)
 
 
 def kv_cache(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
@@ -111,19 +129,19 @@ def kv_cache(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterab
 
     ``bytes per token`` is that of the layer's kind above; alive from prefill on.
     """
-    context, batch = workload.context_tokens, workload.batch
-    for layer, count in shard.model.groups:
-        per_token = token_bytes(layer, workload, latent=engine.latent_cache)
+    batch = workload.batch
+    for mixer, count in ((mixer, count) for layer, count in shard.model.groups for mixer in layer.mixers):
+        per_token = token_bytes(mixer, workload, latent=engine.latent_cache)
         if not per_token:
             continue
-        kept = kept_tokens(layer, context, engine)
+        kept = kept_tokens(mixer, workload, engine)
         sizes = f"{count_of(count, 'layer')} x {count_of(kept, 'token')} x {count_of(batch, 'sequence')}"
         yield exactly(
-            f"kv_cache/{layer_kind(layer)}",
+            f"kv_cache/{mixer_kind(mixer)}",
             per_token * count * kept * batch,
             _ALIVE,
-            f"{per_token:,} B per token x {sizes}; {_facts(layer, workload)}",
-            "arXiv:2405.04434, sec. 2.1" if isinstance(layer.attention, Latent) else "arXiv:2305.13245, sec. 2",
+            f"{per_token:,} B per token x {sizes}; {_facts(mixer, workload)}",
+            "arXiv:2405.04434, sec. 2.1" if isinstance(mixer, Latent) else "arXiv:2305.13245, sec. 2",
             Basis.DERIVED,
         )
 
@@ -139,8 +157,8 @@ def growth(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable
     if not engine.grown_cache:
         return
     context, batch = workload.context_tokens, workload.batch
-    layers = [layer for layer, _ in shard.model.groups]
-    per_token = max((token_bytes(x, workload, latent=engine.latent_cache) for x in layers), default=0)
+    mixers = [m for layer, _ in shard.model.groups for m in layer.mixers if not isinstance(m, CrossAttention)]
+    per_token = max((token_bytes(m, workload, latent=engine.latent_cache) for m in mixers), default=0)
     if per_token:
         size = per_token // 2 * context * batch
         yield Item(
@@ -155,31 +173,37 @@ def growth(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable
         )
 
 
-def layer_kind(layer: Layer) -> str:
+def mixer_kind(mixer: Attention) -> str:
     """Name the kind of attention for people: ``full_attention``, ``sliding_window`` ..."""
-    match layer.attention:
+    match mixer:
         case GroupedQuery(window_tokens=None):
             return "full_attention"
         case GroupedQuery():
             return "sliding_window"
+        case CrossAttention():
+            return "cross_attention"
         case Latent():
             return "latent_attention"
-        case None:
-            return "feed_forward_only"
         case _:
             return "recurrent"
 
 
-def _facts(layer: Layer, workload: Inference) -> str:
+def _facts(mixer: Attention, workload: Inference) -> str:
     """Say where the bytes per token come from."""
     formats = workload.kv_format_k
     if workload.kv_format_v != workload.kv_format_k:
         formats = f"{workload.kv_format_k} keys, {workload.kv_format_v} values"
-    match layer.attention:
+    match mixer:
         case GroupedQuery() as a:
             window = "" if a.window_tokens is None else f", window {a.window_tokens:,}"
-            return f"2 x {a.num_key_value_heads} KV heads x {a.head_dim} in {formats}{window}"
+            widths = f"{a.head_dim}" if a.v_head_dim is None else f"({a.head_dim} + {a.v_head_dim})"
+            heads = f"{a.num_key_value_heads} KV heads"
+            return f"{'2 x ' if a.v_head_dim is None else ''}{heads} x {widths} in {formats}{window}"
+        case CrossAttention() as a:
+            return f"2 x {a.num_key_value_heads} KV heads x {a.head_dim} in {formats}"
         case Latent() as a:
-            return f"{a.kv_lora_rank} + {a.qk_rope_head_dim} in {formats}, or every head expanded if the engine does so"
+            index = f", and an index of {a.index_head_dim} B + 4 B" if a.index_head_dim else ""
+            sizes = f"{a.kv_lora_rank} + {a.qk_rope_head_dim} in {formats}{index}"
+            return f"{sizes}, or every head expanded if the engine does so"
         case _:
             return ""

@@ -54,8 +54,7 @@ def recurrent_state(shard: Shard, workload: Inference, engine: EngineProfile) ->
     convolution's inputs in the model's 16-bit format. Flat in context, linear in sequences.
     """
     del engine
-    for layer, count in shard.model.groups:
-        facts = layer.attention
+    for facts, count in ((mixer, count) for layer, count in shard.model.groups for mixer in layer.mixers):
         if not isinstance(facts, StateSpace | LinearAttention):
             continue
         state, convolution = state_elements(facts), convolution_elements(facts)

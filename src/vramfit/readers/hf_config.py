@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from importlib import import_module
 
@@ -20,11 +20,8 @@ NEEDED = (
 )
 OTHER_INPUTS = ("audio_config", "speech_config", "vision_config")
 """Sections of models that see more than text; refused where the family does not read them."""
-READS_VISION = frozenset({"gemma3"})
 GENERATING = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 """Ends of the names of classes that have an output projection over the vocabulary."""
-READS_ARCHITECTURES = frozenset({"bert"})
-"""Families that read other classes too."""
 
 
 def read_config(config: Mapping[str, object], name: str) -> ModelSpec:
@@ -50,31 +47,36 @@ def read_config(config: Mapping[str, object], name: str) -> ModelSpec:
         raise UnsupportedModelError(
             f"{name}: model_type: {kind!r:.100} is not understood{hint}; to add it we would need {NEEDED}"
         )
-    _refuse_other_inputs(fields, kind)
-    _refuse_other_heads(fields, kind)
     family = import_module(f"vramfit.readers.families.{FAMILIES[kind]}")
+    _refuse_other_inputs(fields, kind, getattr(family, "SECTIONS", {}).get(kind, ()))
+    _refuse_other_classes(fields, kind, getattr(family, "CLASSES", {}).get(kind))
     spec: ModelSpec = family.read(fields, Named(name=name, scheme=read_scheme(fields)))
     check_kept(fields, spec)
     return replace(spec, family=kind, assumptions=tuple(dict.fromkeys(fields.assumed)))
 
 
-def _refuse_other_inputs(fields: Fields, kind: str) -> None:
+def _refuse_other_inputs(fields: Fields, kind: str, read: Collection[str]) -> None:
+    """Refuse sections that the family does not name in its ``SECTIONS``."""
     for section in OTHER_INPUTS:
-        if kind not in READS_VISION or section != "vision_config":
+        if section not in read:
             fields.refuse(section, f"{kind} with inputs other than text")
-    if kind not in READS_VISION and fields.has("text_config"):
+    if "text_config" not in read and fields.has("text_config"):
         raise InvalidValueError("text_config", "an object", f"none: {kind} has its fields at the top level")
 
 
-def _refuse_other_heads(fields: Fields, kind: str) -> None:
-    """Refuse classes that put something else than an output projection on a decoder: classifiers, bare stacks."""
+def _refuse_other_classes(fields: Fields, kind: str, read: Collection[str] | None) -> None:
+    """Refuse classes that the family does not name in its ``CLASSES``; None = those that generate text."""
     named = fields.values.get("architectures")
-    if kind in READS_ARCHITECTURES or named is None or named == []:
+    if named is None or named == []:
         return
     if not isinstance(named, list) or not isinstance(named[0], str):
         raise InvalidValueError("architectures", named, "a list of class names")
-    if not named[0].endswith(GENERATING):
+    if read is None and not named[0].endswith(GENERATING):
         raise UnsupportedModelError(
             f"architectures[0]: {named[0]!r:.100}: expected a class that generates text (name ends with "
             f"{', '.join(GENERATING)}); others are not read for {kind} yet: leave architectures out to count it as one"
+        )
+    if read is not None and named[0] not in read:
+        raise UnsupportedModelError(
+            f"architectures[0]: {named[0]!r:.100}: expected one of {', '.join(read)}; others are not read yet"
         )

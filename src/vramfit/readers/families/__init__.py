@@ -1,4 +1,8 @@
-"""One file per architecture; ``FAMILIES`` says which file reads a ``model_type``."""
+"""One file per architecture; ``FAMILIES`` says which file reads a ``model_type``.
+
+A file has a function ``read(fields, named) -> ModelSpec``. Where it reads more than a plain language model it says so:
+``SECTIONS``: model_type -> nested sections it reads; ``CLASSES``: model_type -> names in ``architectures`` it reads.
+"""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from vramfit.readers.families.decoder import (
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_LAYERS, Fields
 from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, Part, Tensor
 
+SECTIONS = {"gemma3": ("text_config", "vision_config")}
 NORMS = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
 WINDOW_TOKENS, HEAD_DIM, KV_HEADS, HIDDEN_SIZE, NUM_LAYERS = 4096, 256, 4, 2304, 26
 VOCABULARY_2, VOCABULARY = 256_000, 262_208
