@@ -139,6 +139,19 @@ def test_schemas_are_printed_without_a_request(capsys: pytest.CaptureFixture[str
     assert answer_schema() == json.loads(out)["answer"]
 
 
+def test_the_request_comes_back_as_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    """What was left open is filled in, and choices say why."""
+    found = run_json(capsys, "infer", "llama-3.1-8b", "--gpu", "l4", "--kv-format-k", "q8_0")
+    workload = found["request"]["workload"]
+    assert ("1", "bf16", "q8_0", "bf16") == tuple(
+        workload[n] for n in ("engine_version", "kv_format", "kv_format_k", "kv_format_v")
+    )
+    assert (8192, 8192, 0, "flash") == tuple(
+        workload[n] for n in ("context_tokens", "prompt_tokens", "new_tokens", "attention")
+    )
+    assert {"engine_version", "kv_format", "context_tokens", "attention"} <= {c["field"] for c in found["choices"]}
+
+
 def test_json_items_add_up(capsys: pytest.CaptureFixture[str]) -> None:
     """The items alive in a phase sum to that phase; the peak is the largest phase."""
     found = run_json(capsys, "infer", "deepseek-ai/DeepSeek-V3", "--gpu", "h200", "--gpus", "8")

@@ -228,3 +228,10 @@ def test_whatever_stands_in_a_configuration_it_is_read_or_refused(data: st.DataO
         assert isinstance(spec, ModelSpec)
         assert 0 < spec.num_active_parameters <= spec.num_parameters
         assert hash(spec) == hash(copy.deepcopy(spec))
+
+
+@pytest.mark.parametrize("named", ["LlamaForCausalLM", 0, [7], {}])
+def test_architectures_is_a_list_of_names(named: object) -> None:
+    """A bare text or a number is no list."""
+    with pytest.raises(InvalidValueError, match=r"architectures: .*a list of class names"):
+        read_config({**LLAMA_3_1_8B, "architectures": named}, "mine")

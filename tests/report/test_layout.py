@@ -71,10 +71,13 @@ def test_a_terminal_shows_the_same_lines_in_colour(width: int) -> None:
     systems: tuple[Literal["truecolor"] | None, ...] = (None, "truecolor")
     for colours in systems:
         out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="")
-        draw(sections(ANSWER), Console(file=out, width=width, force_terminal=True, color_system=colours))
+        console = Console(file=out, width=width, force_terminal=True, color_system=colours, no_color=False)
+        draw(sections(ANSWER), console)
         out.seek(0)
         text = out.read()
         assert ("\x1b[" in text) == (colours is not None)
+        if colours is not None:
+            assert text.startswith("\x1b[1;32mFits on 2 x a100-sxm-80gb")
         if colours is None:
             assert [line.rstrip() for line in text.splitlines()] == render(sections(ANSWER), width).splitlines()
 
