@@ -31,7 +31,10 @@ LEVELS = (
     {"units", "errors", "names", "formats", "version"},  # words
     {"spec", "device", "engine", "request", "shard", "result", "rule"},  # nouns
     {"parallel", "memory", "engines", "readers", "catalogue", "report"},  # rooms
-    {"understand", "source", "estimate", "fit", "search", "answer", "rule_of_thumb", "components"},  # decide
+    {
+        *("understand", "source", "estimate", "fit", "search", "answer", "rule_of_thumb", "components"),
+        "gguf_recipe",
+    },  # decide
     {"wire", "cli", "__main__", "__init__"},  # doors
 )
 """First names below ``vramfit``; imports point to the same level or down, rooms only down."""

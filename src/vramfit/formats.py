@@ -182,8 +182,15 @@ _GGUF_TYPES = (
     _gguf("IQ1_S", 50, 256, "IQ4_NL"), _gguf("IQ1_M", 56, 256, "IQ4_NL"), _gguf("IQ2_XXS", 66, 256, "IQ4_NL"),
     _gguf("IQ2_XS", 74, 256, "IQ4_NL"), _gguf("IQ2_S", 82, 256, "IQ4_NL"), _gguf("IQ3_XXS", 98, 256, "IQ4_NL"),
     _gguf("IQ3_S", 110, 256, "IQ4_NL"), _gguf("IQ4_XS", 136, 256, "IQ4_NL"),
-    _gguf("TQ1_0", 54, 256, "Q4_0"), _gguf("TQ2_0", 66, 256, "Q4_0"),
+    _gguf("TQ1_0", 54, 256, "Q4_0"), _gguf("TQ2_0", 66, 256, "Q4_0"), _gguf("Q1_0", 18, 128),
 )  # fmt: skip
+
+_NOT_FOR_WEIGHTS = (
+    _gguf("Q8_1", 36, 32), _gguf("Q8_K", 292, 256), _gguf("I8", 1, 1), _gguf("I16", 2, 1), _gguf("I32", 4, 1),
+    _gguf("I64", 8, 1), _gguf("F64", 8, 1),
+)  # fmt: skip
+GGUF_TYPES = {f.name.removeprefix("gguf:"): f for f in (*_GGUF_TYPES, *_NOT_FOR_WEIGHTS)}
+"""Every tensor type that a GGUF file may name, tables of integers and intermediate types too."""
 
 PLAIN = frozenset({"fp32", "fp16", "bf16"})
 WEIGHT_FORMATS: dict[str, StorageFormat] = {

@@ -19,7 +19,7 @@ def read_model(source: str | Path | Mapping[str, object], *, name: str | None = 
 
     Args:
         source: a mapping; a path to a ``config.json``, a model's directory, a ``*.safetensors`` file or its index
-            (with ``config.json`` beside it); or a catalogue name or Hub id, ``org/name[@revision]``.
+            (with ``config.json`` beside it); a ``*.gguf`` file; or a catalogue name or Hub id, ``org/name[@revision]``.
         name: what to call a model that comes as a mapping.
         hub: True = ask the Hub even when the catalogue knows the name, and compare with the file headers.
 
@@ -47,7 +47,11 @@ def read_model(source: str | Path | Mapping[str, object], *, name: str | None = 
 
 def _looks_like_path(text: str) -> bool:
     """Say whether a text can only be meant as a path: it exists, or starts or ends like one."""
-    return text.startswith(("/", "./", "../", "~")) or text.endswith((".json", ".safetensors")) or Path(text).exists()
+    return (
+        text.startswith(("/", "./", "../", "~"))
+        or text.endswith((".json", ".safetensors", ".gguf"))
+        or Path(text).exists()
+    )
 
 
 def load_model(path: Path) -> ModelSpec:
@@ -61,6 +65,11 @@ def load_model(path: Path) -> ModelSpec:
     path = path.expanduser()
     if not path.exists():
         raise UnreadableFileError(f"{path}: no such file or directory; expected a config.json or a model's directory")
+    if path.suffix == ".gguf":
+        from vramfit.readers.gguf import load_gguf  # noqa: PLC0415
+        from vramfit.readers.gguf_model import read_gguf  # noqa: PLC0415
+
+        return read_gguf(*load_gguf(path))
     folder = path if path.is_dir() else path.parent
     weights = path if path.suffix == ".safetensors" or path.name.endswith(".index.json") else _weights_in(folder)
     config = path if path.is_file() and path != weights else folder / "config.json"

@@ -8,6 +8,7 @@ from vramfit.engine import EngineProfile
 from vramfit.engines.profile import find_profile
 from vramfit.errors import InvalidValueError
 from vramfit.formats import FP32, StorageFormat, kv_format, weight_format
+from vramfit.gguf_recipe import as_gguf, is_label
 from vramfit.request import Inference
 from vramfit.result import Choice
 from vramfit.spec import ModelSpec, Scheme
@@ -36,7 +37,11 @@ def understand(model: ModelSpec, workload: Inference) -> Understood:
     """
     engine, why = find_profile(workload.engine, workload.engine_version)
     choices = [Choice(field="engine_version", value=engine.version, why=f"{why}; checked against {engine.checked}")]
-    scheme = _scheme(model, workload)
+    if is_label(workload.weight_format):
+        model = as_gguf(model, workload.weight_format)
+        scheme = model.scheme
+    else:
+        scheme = _scheme(model, workload)
     if workload.weight_format == "auto":
         shown = scheme.quantised.name
         choices.append(Choice(field="weight_format", value=shown, why="what the checkpoint says"))
