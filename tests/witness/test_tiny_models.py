@@ -1,0 +1,61 @@
+"""Every family against transformers' own small models: count, names, shapes and windows, layer by layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tiny_configs import ALL, Tiny
+from vramfit.readers.hf_config import read_config
+from vramfit.spec import GroupedQuery, ModelSpec, inventory
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.witness
+
+
+def build(case: Tiny) -> Any:
+    """Return transformers' model, on a device without memory."""
+    theirs = transformers.AutoConfig.for_model(case.kind, **case.values)
+    with torch.device("meta"):
+        if case.cls is not None:
+            return getattr(transformers, case.cls)(theirs)
+        return transformers.AutoModelForCausalLM.from_config(theirs)
+
+
+def saved(model: Any) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of every tensor that ``save_pretrained`` writes; a tied one is written once."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    state = dict(model.state_dict())
+    for name in model.all_tied_weights_keys:
+        state.pop(name, None)
+    return {name: tuple(tensor.shape) for name, tensor in revert_weight_conversion(model, state).items()}
+
+
+def resident(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of what a plain load brings to the device."""
+    left = {
+        f"{part.layer_prefix.replace('{layer}', str(i + part.first_layer))}{t.name.replace('{expert}', str(e))}"
+        for part in spec.parts
+        if not part.resident
+        for i, layer in enumerate(part.layers)
+        for t in layer.tensors
+        for e in range(t.copies)
+    } | {t.name for part in spec.parts if not part.resident for t in part.tensors}
+    return {t.name: t.shape for t in inventory(spec) if t.name not in left}
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.label) for case in ALL])
+def test_a_small_model_is_the_same(case: Tiny) -> None:
+    """Same number of parameters, same names, same shapes, same windows."""
+    model, spec = build(case), read_config(case.config, case.kind)
+    assert saved(model) == resident(spec)
+    assert sum(p.numel() for p in model.parameters()) == spec.num_parameters
+    theirs = model.config.get_text_config()
+    types = getattr(theirs, "layer_types", None)
+    for i, layer in enumerate(spec.layers):
+        if isinstance(layer.attention, GroupedQuery) and layer.attention.causal:
+            slides = types is None or types[i] == "sliding_attention"
+            assert (getattr(theirs, "sliding_window", None) if slides else None) == layer.attention.window_tokens, i
