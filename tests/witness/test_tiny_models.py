@@ -15,6 +15,12 @@ transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.witness
 
 
+WINDOWS = {
+    "sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size", "full_attention": "none at all",
+}  # fmt: skip
+"""Kind of a layer -> field with its window."""
+
+
 def build(case: Tiny) -> Any:
     """Return transformers' model, on a device without memory."""
     theirs = transformers.AutoConfig.for_model(case.kind, **case.values)
@@ -47,7 +53,7 @@ def resident(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
     return {t.name: t.shape for t in inventory(spec) if t.name not in left}
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=case.label) for case in ALL])
+@pytest.mark.parametrize("case", [pytest.param(case, id=f"{i}-{case.kind}") for i, case in enumerate(ALL)])
 def test_a_small_model_is_the_same(case: Tiny) -> None:
     """Same number of parameters, same names, same shapes, same windows."""
     model, spec = build(case), read_config(case.config, case.kind)
@@ -57,5 +63,5 @@ def test_a_small_model_is_the_same(case: Tiny) -> None:
     types = getattr(theirs, "layer_types", None)
     for i, layer in enumerate(spec.layers):
         if isinstance(layer.attention, GroupedQuery) and layer.attention.causal:
-            slides = types is None or types[i] == "sliding_attention"
-            assert (getattr(theirs, "sliding_window", None) if slides else None) == layer.attention.window_tokens, i
+            kind = "sliding_attention" if types is None else types[i]
+            assert (getattr(theirs, WINDOWS[kind], None)) == layer.attention.window_tokens, i

@@ -1,7 +1,7 @@
-"""DeepSeek V2 and V3 (and Kimi K2, same shapes): latent attention, many small experts, multi-token prediction.
+"""DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash and GLM-5: latent attention, many small experts, a sparse index.
 
-Source: huggingface/transformers:src/transformers/models/deepseek_v2/ and models/deepseek_v3/; the prediction
-head's names: deepseek-ai/DeepSeek-V3:README_WEIGHTS.md. Where transformers' class defaults and those of the code
+Source: huggingface/transformers:src/transformers/models/ deepseek_v2/, deepseek_v3/, deepseek_v32/, glm4_moe_lite/
+and glm_moe_dsa/. Where transformers' class defaults and those of the code
 published with the models differ (``first_k_dense_replace``, ``n_shared_experts``), an absent field is refused.
 """
 
@@ -21,34 +21,46 @@ from vramfit.readers.families.decoder import (
     routed_experts,
     router,
 )
-from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, LARGEST_VOCABULARY, Fields
-from vramfit.spec import Cut, Dense, Experts, FeedForward, Latent, Layer, ModelSpec, Part, Tensor
+from vramfit.readers.families.prediction import prediction
+from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
+from vramfit.spec import Cut, Dense, Experts, FeedForward, Latent, Layer, ModelSpec, Tensor
 
 Q_LORA_RANK = 1536
 """Class default in transformers and in the published code, V2 and V3 alike."""
+INDEXED = {"deepseek_v32": 128, "glm_moe_dsa": 128}
+"""Families with a sparse-attention index -> class default of ``index_head_dim``."""
+INDEX_HEADS = {"deepseek_v32": 64, "glm_moe_dsa": 32}
+"""Class default of ``index_n_heads``."""
+FIRST_DENSE = {"deepseek_v2": 0, "deepseek_v32": 3, "glm4_moe_lite": 1, "glm_moe_dsa": 3}
+"""Class default of ``first_k_dense_replace``, where transformers' and the published code agree."""
 CHOICES = {"greedy": False, "group_limited_greedy": False, "noaux_tc": True}
 """``topk_method`` -> whether the router has a correction bias."""
 
 
 def read(fields: Fields, named: Named) -> ModelSpec:
-    """Read a DeepSeek V2, V3 or Kimi K2 configuration."""
-    for name in ("index_topk", "index_n_heads", "index_head_dim"):
-        fields.refuse(name, "adds a sparse-attention index (DeepSeek V3.2)")
+    """Read a configuration of one of these families."""
+    kind = fields.text("model_type") or ""
+    if kind not in INDEXED:
+        for name in ("index_topk", "index_n_heads", "index_head_dim"):
+            fields.refuse(name, "adds a sparse-attention index (deepseek_v32)")
     fields.refuse("mlp_bias", "adds biases that the published code does not have")
     hidden = fields.integer("hidden_size")
-    facts = _latent(fields)
-    attention = (*block_norms(hidden), *_attention_tensors(fields, facts, hidden))
-    sparse = tuple(_is_sparse(fields, i) for i in range(fields.num_layers))
-    kinds = {}
-    for kind in dict.fromkeys(sparse):
-        feed_forward, tensors = _experts(fields, hidden) if kind else _dense(fields, hidden)
-        kinds[kind] = Layer(attention=facts, feed_forward=feed_forward, tensors=(*attention, *tensors))
-    layers = tuple(kinds[kind] for kind in sparse)
-    parts = _prediction(fields, hidden, kinds.get(True))
+    per_layer = tuple(zip(_sparse(fields), _has_index(fields, kind), strict=True))
+    last = (True, kind in INDEXED)  # a prediction layer has experts, and an index of its own
+    kinds: dict[tuple[bool, bool], Layer] = {}
+    for sparse, index in dict.fromkeys((*per_layer, last) if any(x for x, _ in per_layer) else per_layer):
+        facts = _latent(fields, INDEXED[kind] if index else 0)
+        feed_forward, network = _experts(fields, hidden) if sparse else _dense(fields, hidden)
+        attention = (*_attention_tensors(fields, facts, hidden), *(_index(fields, facts, hidden) if index else ()))
+        tensors = (*block_norms(hidden), *attention, *network)
+        kinds[sparse, index] = Layer(attention=facts, feed_forward=feed_forward, tensors=tensors)
+    layers = tuple(kinds[key] for key in per_layer)
+    parts = prediction(fields, hidden, kinds.get(last))
     return causal_model(fields, named, layers, hidden_size=hidden, tied=is_tied(fields), parts=parts)
 
 
-def _latent(fields: Fields) -> Latent:
+def _latent(fields: Fields, index_head_dim: int) -> Latent:
+    """Return the facts of latent attention; ``index_head_dim``: class default, 0 = the layer has no index."""
     absent = fields.absent("q_lora_rank")
     return Latent(
         num_attention_heads=fields.integer("num_attention_heads"),
@@ -57,6 +69,35 @@ def _latent(fields: Fields) -> Latent:
         qk_nope_head_dim=fields.integer("qk_nope_head_dim"),
         v_head_dim=fields.integer("v_head_dim"),
         q_lora_rank=fields.integer("q_lora_rank", Q_LORA_RANK) if absent else fields.optional("q_lora_rank"),
+        index_head_dim=fields.integer("index_head_dim", index_head_dim) if index_head_dim else 0,
+    )
+
+
+def _has_index(fields: Fields, kind: str) -> tuple[bool, ...]:
+    """Say of each layer whether it runs an index; GLM-5.2's ``shared`` layers take over the choice of an earlier one."""
+    num = fields.num_layers
+    if kind not in INDEXED:
+        return (False,) * num
+    for name in ("index_topk_pattern", "index_topk_freq"):
+        if not fields.has("indexer_types") and fields.values.get(name) != 1:
+            fields.refuse(name, "says which layers share an index, and indexer_types does not")
+    words = fields.words("indexer_types", ("full", "shared"), num) or ("full",) * num
+    return tuple(word == "full" for word in words)
+
+
+def _index(fields: Fields, facts: Latent, hidden: int) -> Tensors:
+    """Return the sparse-attention index, whole on every device: it scores all earlier tokens by one narrow key each."""
+    if facts.q_lora_rank is None:
+        raise InvalidValueError(
+            fields.at("q_lora_rank"), None, "an integer, since the index reads the compressed query"
+        )
+    heads = fields.integer("index_n_heads", INDEX_HEADS[fields.text("model_type") or ""])
+    width = facts.index_head_dim
+    return (
+        *linear("self_attn.indexer.wq_b", heads * width, facts.q_lora_rank, Cut.WHOLE),
+        *linear("self_attn.indexer.wk", width, hidden, Cut.WHOLE),
+        *norm("self_attn.indexer.k_norm", width, bias=True),
+        *linear("self_attn.indexer.weights_proj", heads, hidden, Cut.WHOLE),
     )
 
 
@@ -84,15 +125,19 @@ def _attention_tensors(fields: Fields, facts: Latent, hidden: int) -> Tensors:
     )
 
 
-def _is_sparse(fields: Fields, layer: int) -> bool:
-    """Say whether a layer has experts: from ``first_k_dense_replace`` on, every ``moe_layer_freq``-th.
+def _sparse(fields: Fields) -> tuple[bool, ...]:
+    """Say which layers have experts: ``mlp_layer_types``, else from ``first_k_dense_replace`` on each so-manieth.
 
     transformers ignores ``moe_layer_freq``, which is 1 in all published models; their own code and vLLM read it.
     """
-    default = 0 if fields.text("model_type") == "deepseek_v2" else None
+    num = fields.num_layers
+    words = fields.words("mlp_layer_types", ("dense", "sparse"), num)
+    if words is not None:
+        return tuple(word == "sparse" for word in words)
+    default = FIRST_DENSE.get(fields.text("model_type") or "")
     first = fields.integer("first_k_dense_replace", default, largest=LARGEST_LAYERS, smallest=0)
     every = fields.optional("moe_layer_freq", largest=LARGEST_LAYERS) or 1
-    return layer >= first and layer % every == 0
+    return tuple(i >= first and i % every == 0 for i in range(num))
 
 
 def _dense(fields: Fields, hidden: int) -> tuple[FeedForward, Tensors]:
@@ -142,35 +187,3 @@ def _has_correction(fields: Fields) -> bool:
     if method not in CHOICES:
         raise InvalidValueError(fields.at("topk_method"), method, f"one of {', '.join(CHOICES)}")
     return CHOICES[method]
-
-
-def _prediction(fields: Fields, hidden: int, layer: Layer | None) -> tuple[Part, ...]:
-    """Return the multi-token-prediction layers, which a plain load leaves on disk."""
-    name = "num_nextn_predict_layers" if fields.has("num_nextn_predict_layers") else "num_mtp_layers"
-    count = fields.optional(name, smallest=0, largest=LARGEST_LAYERS) or 0
-    if not count or layer is None:
-        return ()
-    first, vocab = fields.num_layers, fields.integer("vocab_size", largest=LARGEST_VOCABULARY)
-    tensors = tuple(t for i in range(count) for t in _prediction_tensors(f"model.layers.{first + i}.", hidden, vocab))
-    return (
-        Part(
-            name="mtp",
-            layers=(layer,) * count,
-            layer_prefix="model.layers.{layer}.",
-            first_layer=first,
-            tensors=tensors,
-            resident=False,
-        ),
-    )
-
-
-def _prediction_tensors(prefix: str, hidden: int, vocab: int) -> Tensors:
-    """Return what a prediction layer has beside its block; published files keep all of it in 16 bit."""
-    return (
-        Tensor(name=f"{prefix}embed_tokens.weight", shape=(vocab, hidden), role=Role.EMBEDDING, cut=Cut.VOCABULARY),
-        *norm(f"{prefix}enorm", hidden),
-        *norm(f"{prefix}hnorm", hidden),
-        Tensor(name=f"{prefix}eh_proj.weight", shape=(hidden, 2 * hidden), role=Role.HEAD),
-        *norm(f"{prefix}shared_head.norm", hidden),
-        Tensor(name=f"{prefix}shared_head.head.weight", shape=(vocab, hidden), role=Role.HEAD, cut=Cut.VOCABULARY),
-    )

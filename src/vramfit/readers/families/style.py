@@ -1,0 +1,304 @@
+"""What decoders that differ from Llama in names, norms, biases, windows and experts only are made of.
+
+``uniform.py`` and ``mixtures.py`` hold one row of these facts per family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from vramfit.formats import FP32, Role
+from vramfit.readers.families.decoder import (
+    Named,
+    Tensors,
+    causal_model,
+    gated_mlp,
+    grouped_query,
+    is_tied,
+    linear,
+    norm,
+    routed_experts,
+    router,
+    window_tokens,
+    windows,
+)
+from vramfit.readers.families.prediction import prediction
+from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
+from vramfit.spec import Cut, Dense, Experts, GroupedQuery, Layer, ModelSpec, Tensor
+
+Bias = bool | tuple[str, bool]
+"""Whether a matrix has a bias: always the same, or what a field says, with its default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture:
+    """How a family names and counts its experts; the defaults are Qwen3's."""
+
+    block: str = "mlp"
+    router: str = "gate"
+    """Below the block, as all names here."""
+    experts: str = "num_experts"
+    chosen: str = "num_experts_per_tok"
+    width: str = "moe_intermediate_size"
+    """Fields that count experts, those of a token, and the width of one."""
+    names: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
+    fused: bool = False
+    """True: all experts in two tensors, ``input_linear`` and ``output_linear``."""
+    correction: str = ""
+    """The router's correction bias; empty = there is none."""
+    learned: bool = False
+    """True: the correction is a parameter, False: a buffer."""
+    correction_rows: int = 0
+    """1: the correction has a leading axis of one."""
+    shared: tuple[str, int | None] | int = 0
+    """Field that counts the shared experts and its class default; an integer = always so many."""
+    shared_width: tuple[str, int] | None = None
+    """Field that holds the width of all shared experts together, and its class default."""
+    shared_name: str = "shared_experts"
+    shared_gate: str = ""
+    first_dense: tuple[str, int] | None = None
+    """Field that counts the dense layers at the bottom, and its class default."""
+    sparse: Callable[[Fields, int], bool] | None = None
+    """Says whether a layer has experts, where neither a count nor ``mlp_layer_types`` does."""
+    predicts: bool = False
+    """True: ``num_nextn_predict_layers`` more layers follow in the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Style:
+    """What a family's blocks are called and made of; the defaults are Llama's."""
+
+    norms: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm")
+    norm_weights: bool = True
+    """False: norms without parameters."""
+    norm_biases: bool = False
+    final_norm: str = "norm"
+    attention: str = "self_attn"
+    output: str = "o_proj"
+    qkv_bias: Bias = False
+    output_bias: Bias = False
+    qk_norm: Literal["head", "each head", "all heads"] | None = None
+    """Norms on queries and keys: one for any head, one for each, or one over all of them together."""
+    qk_norm_asked: bool = False
+    """True: only where ``use_qk_norm`` says so."""
+    gated: bool = True
+    fused_gate: bool = False
+    """True: gate and up are one matrix, ``gate_up_proj``."""
+    into: str = "up_proj"
+    """Name of the matrix that leads into a network without a gate."""
+    down: str = "down_proj"
+    mlp_bias: Bias = False
+    mlp_scalars: tuple[str, ...] = ()
+    """Learned scalars of the activation function."""
+    mlp_constants: tuple[str, ...] = ()
+    """Numbers that files hold beside them."""
+    head_bias: Bias = False
+    tied: bool = False
+    """Class default of ``tie_word_embeddings``."""
+    head_dim: int | None = None
+    kv_heads: int | None = None
+    """Class defaults; None = hidden size over heads, as many as heads."""
+    slides: bool = False
+    """True: the family has ``sliding_window``."""
+    window: int | None = None
+    """Class default of ``sliding_window``."""
+    period_field: str = "sliding_window_pattern"
+    period: int | None = None
+    """One layer in so many is full, the last of each; None = all slide."""
+    qk_names: tuple[str, str] = ("q_norm", "k_norm")
+    gate: str = ""
+    """Matrix that gates the attention's output, as wide as the queries; empty = there is none."""
+    mixture: Mixture | None = None
+    """None: every layer has one network for all tokens."""
+    refused: tuple[tuple[str, str], ...] = ()
+    """Fields that change shapes in a way that no published model has."""
+
+
+def read_style(fields: Fields, named: Named, style: Style) -> ModelSpec:
+    """Read a configuration of a family with these facts."""
+    for name, why in style.refused:
+        fields.refuse(name, why)
+    hidden, mixture = fields.integer("hidden_size"), style.mixture
+    per_layer = tuple(zip(_windows(fields, style), _sparse(fields, mixture), strict=True))
+    kinds: dict[tuple[int | None, bool], Layer] = {}
+    for window, sparse in dict.fromkeys(per_layer):
+        facts = grouped_query(fields, hidden, window=window, default_dim=style.head_dim, default_kv=style.kv_heads)
+        if sparse and mixture is not None:
+            feed_forward, network = _experts(fields, mixture, hidden, bias=_bias(fields, style.mlp_bias))
+        else:
+            feed_forward, network = _network(fields, style, hidden)
+        kinds[window, sparse] = Layer(
+            attention=facts,
+            feed_forward=feed_forward,
+            tensors=(*_norms(style, hidden), *_attention(fields, style, facts, hidden), *network),
+        )
+    spec = causal_model(
+        fields,
+        named,
+        tuple(kinds[key] for key in per_layer),
+        hidden_size=hidden,
+        tied=is_tied(fields, default=style.tied),
+        final_norm=style.final_norm,
+        parts=prediction(fields, hidden, kinds.get((None, True))) if mixture and mixture.predicts else (),
+    )
+    return replace(spec, head=_head(fields, style, spec))
+
+
+def _sparse(fields: Fields, mixture: Mixture | None) -> tuple[bool, ...]:
+    """Say of each layer whether it has experts."""
+    num = fields.num_layers
+    if mixture is None:
+        return (False,) * num
+    words = fields.words("mlp_layer_types", ("dense", "sparse"), num)
+    if words is not None:
+        return tuple(word == "sparse" for word in words)
+    if mixture.sparse is not None:
+        return tuple(mixture.sparse(fields, i) for i in range(num))
+    if mixture.first_dense is None:
+        return (True,) * num
+    first = fields.integer(*mixture.first_dense, largest=LARGEST_LAYERS, smallest=0)
+    return tuple(i >= first for i in range(num))
+
+
+def _windows(fields: Fields, style: Style) -> tuple[int | None, ...]:
+    """Return each layer's window, from ``layer_types`` or the family's period."""
+    window = window_tokens(fields, style.window) if style.slides else None
+    period = style.period
+    name = style.period_field
+    if period is not None and fields.has(name) and isinstance(fields.values[name], int):
+        period = fields.integer(name, largest=LARGEST_LAYERS)
+    elif period is not None and fields.has(name):  # EXAONE 4 writes LLLG
+        period = len(fields.text(name) or "") or period
+    return windows(fields, window, tuple(not period or (i + 1) % period != 0 for i in range(fields.num_layers)))
+
+
+def _bias(fields: Fields, bias: Bias) -> bool:
+    return bias if isinstance(bias, bool) else fields.flag(bias[0], default=bias[1], recorded=bias[1])
+
+
+def _norms(style: Style, hidden: int) -> Tensors:
+    if not style.norm_weights:
+        return ()
+    return tuple(t for name in style.norms for t in norm(name, hidden, bias=style.norm_biases))
+
+
+def _attention(fields: Fields, style: Style, facts: GroupedQuery, hidden: int) -> Tensors:
+    at, bias = style.attention, _bias(fields, style.qkv_bias)
+    q, kv = facts.num_attention_heads * facts.head_dim, facts.num_key_value_heads * facts.head_dim
+    return (
+        *linear(f"{at}.q_proj", q, hidden, Cut.OUTPUTS, bias=bias),
+        *linear(f"{at}.k_proj", kv, hidden, Cut.KEY_VALUE_HEADS, bias=bias),
+        *linear(f"{at}.v_proj", kv, hidden, Cut.KEY_VALUE_HEADS, bias=bias),
+        *linear(f"{at}.{style.output}", hidden, q, Cut.INPUTS, bias=_bias(fields, style.output_bias)),
+        *_qk_norms(fields, style, facts),
+        *(linear(f"{at}.{style.gate}", q, hidden, Cut.OUTPUTS) if style.gate else ()),
+    )
+
+
+def _qk_norms(fields: Fields, style: Style, facts: GroupedQuery) -> Tensors:
+    """Return the norms on queries and keys."""
+    at, width = style.attention, facts.head_dim
+    q, k = style.qk_names
+    both = ((f"{at}.{q}", facts.num_attention_heads), (f"{at}.{k}", facts.num_key_value_heads))
+    if style.qk_norm is None or not fields.flag("use_qk_norm", default=not style.qk_norm_asked):
+        return ()
+    if style.qk_norm == "each head":
+        return tuple(Tensor(name=f"{name}.weight", shape=(heads, width), role=Role.NORM) for name, heads in both)
+    return tuple(t for name, heads in both for t in norm(name, width if style.qk_norm == "head" else heads * width))
+
+
+def _network(fields: Fields, style: Style, hidden: int) -> tuple[Dense, Tensors]:
+    width, bias = fields.integer("intermediate_size"), _bias(fields, style.mlp_bias)
+    if style.fused_gate:
+        into = linear("mlp.gate_up_proj", 2 * width, hidden, Cut.OUTPUTS, bias=bias)
+    elif style.gated:
+        gate = linear("mlp.gate_proj", width, hidden, Cut.OUTPUTS, bias=bias)
+        into = (*gate, *linear("mlp.up_proj", width, hidden, Cut.OUTPUTS, bias=bias))
+    else:
+        into = linear(f"mlp.{style.into}", width, hidden, Cut.OUTPUTS, bias=bias)
+    scalars = (
+        *(Tensor(name=f"mlp.{name}", shape=(1,), role=Role.NORM) for name in style.mlp_scalars),
+        *(Tensor(name=f"mlp.{name}", shape=(), role=Role.NORM, buffer=True) for name in style.mlp_constants),
+    )
+    down = linear(f"mlp.{style.down}", hidden, width, Cut.INPUTS, bias=bias)
+    return Dense(intermediate_size=width, gated=style.gated), (*into, *down, *scalars)
+
+
+def _experts(fields: Fields, mixture: Mixture, hidden: int, *, bias: bool) -> tuple[Experts, Tensors]:
+    """Return router, routed experts and shared ones; only these may have biases."""
+    count = fields.integer(mixture.experts, largest=LARGEST_EXPERTS)
+    width, block = fields.integer(mixture.width), mixture.block
+    shared = _shared_width(fields, mixture, width)
+    facts = Experts(
+        num_experts=count,
+        num_experts_per_tok=fields.integer(mixture.chosen, largest=count),
+        moe_intermediate_size=width,
+        shared_intermediate_size=shared,
+    )
+    return facts, (
+        router(f"{block}.{mixture.router}", count, hidden),
+        *_correction(mixture, count),
+        *_routed(mixture, count, hidden, width),
+        *_shared(mixture, hidden, shared, bias=bias),
+        *((router(f"{block}.{mixture.shared_gate}", 1, hidden),) if mixture.shared_gate else ()),
+    )
+
+
+def _routed(mixture: Mixture, count: int, hidden: int, width: int) -> Tensors:
+    if not mixture.fused:
+        return routed_experts(count, hidden, width, prefix=mixture.block, names=mixture.names)
+    return (
+        Tensor(
+            name=f"{mixture.block}.input_linear.weight", shape=(count, 2 * width, hidden), role=Role.EXPERT,
+            cut=Cut.SECOND, experts=count,
+        ),
+        Tensor(
+            name=f"{mixture.block}.output_linear.weight", shape=(count, hidden, width), role=Role.EXPERT,
+            cut=Cut.INPUTS, experts=count,
+        ),
+    )  # fmt: skip
+
+
+def _shared(mixture: Mixture, hidden: int, width: int, *, bias: bool) -> Tensors:
+    if not width:
+        return ()
+    if mixture.fused:  # beside the block, and fused as well
+        return (
+            *linear(f"{mixture.shared_name}.input_linear", 2 * width, hidden, Cut.OUTPUTS),
+            *linear(f"{mixture.shared_name}.output_linear", hidden, width, Cut.INPUTS),
+        )
+    return gated_mlp(hidden, width, prefix=f"{mixture.block}.{mixture.shared_name}", bias=bias)
+
+
+def _shared_width(fields: Fields, mixture: Mixture, width: int) -> int:
+    """Return the width of all shared experts together; 0 = there are none."""
+    if mixture.shared_width is not None:
+        return fields.integer(*mixture.shared_width, smallest=0)
+    if isinstance(mixture.shared, int):
+        return width * mixture.shared
+    name, default = mixture.shared
+    if fields.absent(name) and default is not None:
+        return width * fields.integer(name, default)
+    return width * (fields.optional(name, smallest=0, largest=LARGEST_EXPERTS) or 0)
+
+
+def _correction(mixture: Mixture, count: int) -> Tensors:
+    """Return the bias that balances the load between experts, kept in fp32 whatever the recipe."""
+    if not mixture.correction:
+        return ()
+    shape = (1, count) if mixture.correction_rows else (count,)
+    name = f"{mixture.block}.{mixture.correction}"
+    return (Tensor(name=name, shape=shape, role=Role.BIAS, stored=FP32, buffer=not mixture.learned),)
+
+
+def _head(fields: Fields, style: Style, spec: ModelSpec) -> Tensors:
+    """Return the final norm as the family has it, and the output projection."""
+    projection = tuple(t for t in spec.head if t.role is Role.HEAD)
+    name = f"model.{style.final_norm}"
+    final = norm(name, spec.hidden_size, bias=style.norm_biases) if style.norm_weights else ()
+    if _bias(fields, style.head_bias):
+        bias = Tensor(name="lm_head.bias", shape=(spec.vocab_size,), role=Role.BIAS, cut=Cut.VOCABULARY)
+        return (*final, *projection, bias)
+    return (*final, *projection)
