@@ -90,7 +90,7 @@ def test_old_files_without_a_dtype_are_float32() -> None:
     assert any("torch_dtype = float32" in text for text in spec.assumptions)
 
 
-@pytest.mark.parametrize("kind", ["qwen2_vl", "llama4", "Qwen3", "", "x" * 100_000])
+@pytest.mark.parametrize("kind", ["qwen9_vl", "llama9", "Qwen3", "", "x" * 100_000])
 def test_an_unknown_model_type_is_named_with_what_we_would_need(kind: str) -> None:
     """The message is short, however long the name, and lists the fields."""
     with pytest.raises(UnsupportedModelError) as caught:
@@ -109,7 +109,7 @@ def test_the_nearest_model_types_are_offered() -> None:
 
 def test_a_missing_model_type_lists_all() -> None:
     """Nothing is guessed from the other fields."""
-    with pytest.raises(UnsupportedModelError, match=r"model_type: missing: expected one of bert, .*qwen3_next"):
+    with pytest.raises(UnsupportedModelError, match=r"model_type: missing: expected one of afmoe, .*qwen3_next"):
         read_config(without(LLAMA_3_1_8B, "model_type"), "mine")
 
 

@@ -21,6 +21,13 @@ WINDOWS = {
 """Kind of a layer -> field with its window."""
 
 
+MOVED = (
+    "embeddings.patch_embedding.", "embeddings.position_embedding.", "embeddings.class", "encoder.layers", "head",
+    "post", "pre",
+)  # fmt: skip
+"""Beginnings of names of CLIP and SigLIP towers."""
+
+
 def build(case: Tiny) -> Any:
     """Return transformers' model, on a device without memory."""
     theirs = transformers.AutoConfig.for_model(case.kind, **case.values)
@@ -37,7 +44,15 @@ def saved(model: Any) -> dict[str, tuple[int, ...]]:
     state = dict(model.state_dict())
     for name in model.all_tied_weights_keys:
         state.pop(name, None)
-    return {name: tuple(tensor.shape) for name, tensor in revert_weight_conversion(model, state).items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in revert_weight_conversion(model, state).items()}
+    return {_published(name): shape for name, shape in shapes.items()}
+
+
+def _published(name: str) -> str:
+    """Version 5 has CLIP and SigLIP one level higher, and writes the old level only for models read from a file."""
+    tower = "vision_tower."
+    inside = name.startswith(tuple(f"{tower}{part}" for part in MOVED))
+    return f"{tower}vision_model.{name.removeprefix(tower)}" if inside else name
 
 
 def resident(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
@@ -53,11 +68,17 @@ def resident(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
     return {t.name: t.shape for t in inventory(spec) if t.name not in left}
 
 
+def _as_saved(kind: str, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Version 5 turns the published experts of Qwen3-VL round as it reads them, not back for one of its own."""
+    turned = kind == "qwen3_vl_moe" and ".experts." in name
+    return (shape[0], shape[2], shape[1]) if turned else shape
+
+
 @pytest.mark.parametrize("case", [pytest.param(case, id=f"{i}-{case.kind}") for i, case in enumerate(ALL)])
 def test_a_small_model_is_the_same(case: Tiny) -> None:
     """Same number of parameters, same names, same shapes, same windows."""
     model, spec = build(case), read_config(case.config, case.kind)
-    assert saved(model) == resident(spec)
+    assert saved(model) == {name: _as_saved(case.kind, name, shape) for name, shape in resident(spec).items()}
     assert sum(p.numel() for p in model.parameters()) == spec.num_parameters
     theirs = model.config.get_text_config()
     types = getattr(theirs, "layer_types", None)

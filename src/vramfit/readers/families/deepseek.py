@@ -74,7 +74,7 @@ def _latent(fields: Fields, index_head_dim: int) -> Latent:
 
 
 def _has_index(fields: Fields, kind: str) -> tuple[bool, ...]:
-    """Say of each layer whether it runs an index; GLM-5.2's ``shared`` layers take over the choice of an earlier one."""
+    """Say of each layer whether it runs an index; ``shared`` layers of GLM-5.2 take over an earlier choice."""
     num = fields.num_layers
     if kind not in INDEXED:
         return (False,) * num
@@ -88,9 +88,7 @@ def _has_index(fields: Fields, kind: str) -> tuple[bool, ...]:
 def _index(fields: Fields, facts: Latent, hidden: int) -> Tensors:
     """Return the sparse-attention index, whole on every device: it scores all earlier tokens by one narrow key each."""
     if facts.q_lora_rank is None:
-        raise InvalidValueError(
-            fields.at("q_lora_rank"), None, "an integer, since the index reads the compressed query"
-        )
+        raise InvalidValueError(fields.at("q_lora_rank"), None, "an integer: the index reads the compressed query")
     heads = fields.integer("index_n_heads", INDEX_HEADS[fields.text("model_type") or ""])
     width = facts.index_head_dim
     return (

@@ -5,10 +5,11 @@ Source: huggingface/transformers:src/transformers/models/gemma2/, models/gemma3/
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vramfit.formats import Role
 from vramfit.readers.families.decoder import (
     Named,
-    Tensors,
     attention_tensors,
     block_norms,
     causal_model,
@@ -16,12 +17,12 @@ from vramfit.readers.families.decoder import (
     head_dim,
     is_tied,
     kv_heads,
-    linear,
     norm,
     windows,
 )
+from vramfit.readers.families.vision import siglip
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, Part, Tensor
+from vramfit.spec import Dense, GroupedQuery, Layer, ModelSpec, Part, Tensor
 
 SECTIONS = {"gemma3": ("text_config", "vision_config")}
 NORMS = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
@@ -95,63 +96,10 @@ def _vision(fields: Fields, text_hidden: int) -> Part:
     """Read the SigLIP tower and the projector to the language model's width."""
     if fields.text("model_type") not in {None, "siglip_vision_model"}:
         fields.refuse("model_type", "another vision tower than SigLIP")
-    hidden, width = fields.integer("hidden_size", 768), fields.integer("intermediate_size", 3072)
-    heads, patch = fields.integer("num_attention_heads", 12), fields.integer("patch_size", 16)
-    patches = (fields.integer("image_size", 224, smallest=patch) // patch) ** 2
-    prefix = "vision_tower.vision_model."
-    layer = Layer(
-        attention=GroupedQuery(
-            num_attention_heads=heads, num_key_value_heads=heads, head_dim=head_dim(fields, hidden, heads), causal=False
-        ),
-        feed_forward=Dense(intermediate_size=width, gated=False),
-        tensors=_siglip_block(hidden, width),
+    hidden = fields.integer("hidden_size", 768)
+    tower = siglip(fields, "vision_tower.vision_model.")
+    joint = (
+        Tensor(name="multi_modal_projector.mm_input_projection_weight", shape=(hidden, text_hidden), role=Role.LINEAR),
+        *norm("multi_modal_projector.mm_soft_emb_norm", hidden),
     )
-    return Part(
-        name="vision tower",
-        layers=(layer,) * fields.integer("num_hidden_layers", 12, largest=LARGEST_LAYERS),
-        layer_prefix=f"{prefix}encoder.layers.{{layer}}.",
-        tensors=(
-            Tensor(
-                name=f"{prefix}embeddings.patch_embedding.weight",
-                shape=(hidden, fields.integer("num_channels", 3), patch, patch),
-                role=Role.CONVOLUTION,
-            ),
-            Tensor(name=f"{prefix}embeddings.patch_embedding.bias", shape=(hidden,), role=Role.BIAS),
-            Tensor(name=f"{prefix}embeddings.position_embedding.weight", shape=(patches, hidden), role=Role.EMBEDDING),
-            *norm(f"{prefix}post_layernorm", hidden, bias=True),
-            *_pooling_head(fields, prefix, hidden, width),
-            Tensor(
-                name="multi_modal_projector.mm_input_projection_weight", shape=(hidden, text_hidden), role=Role.LINEAR
-            ),
-            *norm("multi_modal_projector.mm_soft_emb_norm", hidden),
-        ),
-        resident=True,
-    )
-
-
-def _siglip_block(hidden: int, width: int) -> Tensors:
-    names = ("k_proj", "v_proj", "q_proj", "out_proj")
-    attention = tuple(t for n in names for t in linear(f"self_attn.{n}", hidden, hidden, Cut.WHOLE, bias=True))
-    return (
-        *norm("layer_norm1", hidden, bias=True),
-        *attention,
-        *norm("layer_norm2", hidden, bias=True),
-        *linear("mlp.fc1", width, hidden, Cut.WHOLE, bias=True),
-        *linear("mlp.fc2", hidden, width, Cut.WHOLE, bias=True),
-    )
-
-
-def _pooling_head(fields: Fields, prefix: str, hidden: int, width: int) -> Tensors:
-    """Return SigLIP's attention pooling, which Gemma 3 files switch off (``vision_use_head``: false)."""
-    if not fields.flag("vision_use_head", default=True):
-        return ()
-    head = f"{prefix}head."
-    return (
-        Tensor(name=f"{head}probe", shape=(1, 1, hidden), role=Role.EMBEDDING),
-        Tensor(name=f"{head}attention.in_proj_weight", shape=(3 * hidden, hidden), role=Role.LINEAR),
-        Tensor(name=f"{head}attention.in_proj_bias", shape=(3 * hidden,), role=Role.BIAS),
-        *linear(f"{head}attention.out_proj", hidden, hidden, Cut.WHOLE, bias=True),
-        *norm(f"{head}layernorm", hidden, bias=True),
-        *linear(f"{head}mlp.fc1", width, hidden, Cut.WHOLE, bias=True),
-        *linear(f"{head}mlp.fc2", hidden, width, Cut.WHOLE, bias=True),
-    )
+    return replace(tower, tensors=(*tower.tensors, *joint))

@@ -5,6 +5,7 @@ Source: huggingface/transformers:src/transformers/models/qwen3/ and models/qwen3
 
 from __future__ import annotations
 
+from vramfit.formats import Role
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -19,7 +20,7 @@ from vramfit.readers.families.decoder import (
 )
 from vramfit.readers.families.qwen2 import KV_HEADS, layer_windows, used_window
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
-from vramfit.spec import Dense, Experts, FeedForward, Layer, ModelSpec
+from vramfit.spec import Cut, Dense, Experts, FeedForward, Layer, ModelSpec, Tensor
 
 HEAD_DIM = 128
 """Class default of ``head_dim`` in Qwen3; Qwen3-MoE has none and divides."""
@@ -30,7 +31,7 @@ MOE_KV_HEADS = 4
 def read(fields: Fields, named: Named) -> ModelSpec:
     """Read a Qwen3 or Qwen3-MoE configuration."""
     hidden = fields.integer("hidden_size")
-    moe = fields.text("model_type") == "qwen3_moe"
+    moe = "moe" in (fields.text("model_type") or "")
     bias = fields.flag("attention_bias", default=False)
     default_dim, default_kv = (None, MOE_KV_HEADS) if moe else (HEAD_DIM, KV_HEADS)
     per_layer = (used_window(fields),) * fields.num_layers if moe else layer_windows(fields)  # MoE: all slide, or none
@@ -76,4 +77,15 @@ def experts(fields: Fields, hidden_size: int) -> tuple[FeedForward, Tensors]:
         num_experts_per_tok=fields.integer("num_experts_per_tok", largest=count),
         moe_intermediate_size=width,
     )
-    return facts, (router("mlp.gate", count, hidden_size), *routed_experts(count, hidden_size, width))
+    fused = fields.text("model_type") == "qwen3_vl_moe_text"
+    networks = _fused(count, hidden_size, width) if fused else routed_experts(count, hidden_size, width)
+    return facts, (router("mlp.gate", count, hidden_size), *networks)
+
+
+def _fused(count: int, hidden: int, width: int) -> Tensors:
+    """Return the experts as published Qwen3-VL mixtures have them: two tensors, inputs before outputs."""
+    into, back = (count, hidden, 2 * width), (count, width, hidden)
+    return (
+        Tensor(name="mlp.experts.gate_up_proj", shape=into, role=Role.EXPERT, cut=Cut.INPUTS, experts=count),
+        Tensor(name="mlp.experts.down_proj", shape=back, role=Role.EXPERT, cut=Cut.SECOND, experts=count),
+    )

@@ -1,6 +1,7 @@
-"""Qwen3-Next: three layers of gated delta networks to one of gated attention, 512 experts and a shared one.
+"""Qwen3-Next and Qwen3.5: three layers of gated delta networks to one of gated attention, experts with a shared one.
 
-Source: huggingface/transformers:src/transformers/models/qwen3_next/; the prediction head's names:
+Source: huggingface/transformers:src/transformers/models/qwen3_next/, models/qwen3_5/
+and models/qwen3_5_moe/; the prediction head's names:
 vllm-project/vllm:vllm/model_executor/models/qwen3_next_mtp.py.
 """
 
@@ -36,16 +37,16 @@ from vramfit.spec import (
 )
 
 HEAD_DIM = 256
-KEY_VALUE_HEADS = 2
+KEY_VALUE_HEADS = {"qwen3_5_text": 4}
 FULL_EVERY = 4
 """Class defaults in transformers."""
 
 
 def read(fields: Fields, named: Named) -> ModelSpec:
-    """Read a Qwen3-Next configuration."""
+    """Read a Qwen3-Next or Qwen3.5 configuration."""
     hidden = fields.integer("hidden_size")
     kinds: dict[tuple[bool, bool], Layer] = {}
-    keys = tuple((full, is_sparse(fields, i)) for i, full in enumerate(_attends_fully(fields)))
+    keys = tuple((full, _is_sparse(fields, i)) for i, full in enumerate(_attends_fully(fields)))
     for key in dict.fromkeys(keys):
         kinds[key] = _layer(fields, hidden, full=key[0], sparse=key[1])
     return causal_model(
@@ -54,8 +55,14 @@ def read(fields: Fields, named: Named) -> ModelSpec:
         tuple(kinds[key] for key in keys),
         hidden_size=hidden,
         tied=is_tied(fields),
-        parts=(_prediction(fields, hidden),),
+        parts=_prediction(fields, hidden),
     )
+
+
+def _is_sparse(fields: Fields, layer: int) -> bool:
+    """Say whether a layer has experts: Qwen3.5 has them in none or, as a mixture, in all."""
+    kind = fields.text("model_type") or ""
+    return is_sparse(fields, layer) if kind == "qwen3_next" else "moe" in kind
 
 
 def _attends_fully(fields: Fields) -> tuple[bool, ...]:
@@ -77,7 +84,9 @@ def _layer(fields: Fields, hidden: int, *, full: bool, sparse: bool) -> Layer:
 
 def _full(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
     """Return gated attention: the query projection is twice as wide, the second half of each head gates its output."""
-    facts = grouped_query(fields, hidden, default_dim=HEAD_DIM, default_kv=KEY_VALUE_HEADS)
+    facts = grouped_query(
+        fields, hidden, default_dim=HEAD_DIM, default_kv=KEY_VALUE_HEADS.get(fields.text("model_type") or "", 2)
+    )
     q, kv = facts.num_attention_heads * facts.head_dim, facts.num_key_value_heads * facts.head_dim
     bias = fields.flag("attention_bias", default=False)
     return facts, (
@@ -111,10 +120,25 @@ def _linear(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
         Tensor(name="linear_attn.dt_bias", shape=(heads,), role=Role.STATE, cut=Cut.OUTPUTS),
         Tensor(name="linear_attn.A_log", shape=(heads,), role=Role.STATE, cut=Cut.OUTPUTS),
         conv,
-        *linear("linear_attn.in_proj_qkvz", mixed + values, hidden, Cut.OUTPUTS),
-        *linear("linear_attn.in_proj_ba", 2 * heads, hidden, Cut.OUTPUTS),
+        *_into(fields, hidden, heads, mixed, values),
         *norm("linear_attn.norm", facts.value_head_dim),
         *linear("linear_attn.out_proj", hidden, values, Cut.INPUTS),
+    )
+
+
+def _into(fields: Fields, hidden: int, heads: int, mixed: int, values: int) -> Tensors:
+    """Return the projections into a delta network: fused in Qwen3-Next, four matrices in Qwen3.5."""
+    at = "linear_attn.in_proj"
+    if fields.text("model_type") == "qwen3_next":
+        return (
+            *linear(f"{at}_qkvz", mixed + values, hidden, Cut.OUTPUTS),
+            *linear(f"{at}_ba", 2 * heads, hidden, Cut.OUTPUTS),
+        )
+    return (
+        *linear(f"{at}_qkv", mixed, hidden, Cut.OUTPUTS),
+        *linear(f"{at}_z", values, hidden, Cut.OUTPUTS),
+        *linear(f"{at}_b", heads, hidden, Cut.OUTPUTS),
+        *linear(f"{at}_a", heads, hidden, Cut.OUTPUTS),
     )
 
 
@@ -136,14 +160,20 @@ def _experts(fields: Fields, hidden: int) -> tuple[FeedForward, Tensors]:
     )
 
 
-def _prediction(fields: Fields, hidden: int) -> Part:
-    """Return the prediction layer: in every published file although no field names it, and left on disk by a load.
+def _prediction(fields: Fields, hidden: int) -> tuple[Part, ...]:
+    """Return the prediction layer, which a plain load leaves on disk.
 
-    It makes up the difference between transformers' count and the Hub's: 1,650,471,424 of 81,324,862,720.
+    It is in every published Qwen3-Next file although no field names it, and makes up the difference between
+    transformers' count and the Hub's: 1,650,471,424 of 81,324,862,720. Qwen3.5 names it: ``mtp_num_hidden_layers``.
     """
-    return Part(
+    kind = fields.text("model_type") or ""
+    count = 1 if kind == "qwen3_next" else fields.optional("mtp_num_hidden_layers", smallest=0, largest=LARGEST_LAYERS)
+    if not count:
+        return ()
+    layer = _layer(fields, hidden, full=True, sparse=kind == "qwen3_next" or "moe" in kind)
+    part = Part(
         name="mtp",
-        layers=(_layer(fields, hidden, full=True, sparse=True),),
+        layers=(layer,) * count,
         layer_prefix="mtp.layers.{layer}.",
         tensors=(
             Tensor(name="mtp.fc.weight", shape=(hidden, 2 * hidden), role=Role.HEAD),
@@ -153,3 +183,4 @@ def _prediction(fields: Fields, hidden: int) -> Part:
         ),
         resident=False,
     )
+    return (part,)

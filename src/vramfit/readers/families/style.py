@@ -26,7 +26,7 @@ from vramfit.readers.families.decoder import (
 )
 from vramfit.readers.families.prediction import prediction
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, Dense, Experts, GroupedQuery, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Dense, Experts, FeedForward, GroupedQuery, Layer, ModelSpec, Tensor
 
 Bias = bool | tuple[str, bool]
 """Whether a matrix has a bias: always the same, or what a field says, with its default."""
@@ -209,7 +209,7 @@ def _qk_norms(fields: Fields, style: Style, facts: GroupedQuery) -> Tensors:
     return tuple(t for name, heads in both for t in norm(name, width if style.qk_norm == "head" else heads * width))
 
 
-def _network(fields: Fields, style: Style, hidden: int) -> tuple[Dense, Tensors]:
+def _network(fields: Fields, style: Style, hidden: int) -> tuple[FeedForward, Tensors]:
     width, bias = fields.integer("intermediate_size"), _bias(fields, style.mlp_bias)
     if style.fused_gate:
         into = linear("mlp.gate_up_proj", 2 * width, hidden, Cut.OUTPUTS, bias=bias)
@@ -226,7 +226,7 @@ def _network(fields: Fields, style: Style, hidden: int) -> tuple[Dense, Tensors]
     return Dense(intermediate_size=width, gated=style.gated), (*into, *down, *scalars)
 
 
-def _experts(fields: Fields, mixture: Mixture, hidden: int, *, bias: bool) -> tuple[Experts, Tensors]:
+def _experts(fields: Fields, mixture: Mixture, hidden: int, *, bias: bool) -> tuple[FeedForward, Tensors]:
     """Return router, routed experts and shared ones; only these may have biases."""
     count = fields.integer(mixture.experts, largest=LARGEST_EXPERTS)
     width, block = fields.integer(mixture.width), mixture.block
