@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tiny_configs import ALL, Tiny
+from tiny import ALL
+from tiny.case import Tiny
 from vramfit.readers.hf_config import read_config
 from vramfit.spec import GroupedQuery, ModelSpec, inventory
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tiny_configs import ALL
+from tiny import ALL
 from vramfit.catalogue.model import ModelRow, all_models
 from vramfit.readers.families import FAMILIES
 from vramfit.readers.hf_config import read_config

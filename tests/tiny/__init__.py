@@ -1,0 +1,8 @@
+"""Small configurations with unusual values, one or more for every family: what transformers is asked about."""
+
+from __future__ import annotations
+
+from tiny import dense, hybrids, mixtures, multimodal
+from tiny.case import Tiny
+
+ALL: tuple[Tiny, ...] = (*dense.CASES, *mixtures.CASES, *hybrids.CASES, *multimodal.CASES)
