@@ -1,12 +1,12 @@
-"""Write docs/exactness.md: every model of the catalogue, counted by us, by transformers or diffusers, and by real files.
+"""Write docs/exactness.md: every model of the catalogue, counted by us, by transformers or diffusers, by real files.
 
     python scripts/exactness.py                     writes the page from what is recorded and what we count today
     python scripts/exactness.py --check             fails when the page is stale
     python scripts/exactness.py --measure           asks transformers about every row that is not recorded yet
     python scripts/exactness.py --measure ORG/NAME  asks about this one again
 
-What the others say stands in tests/witness/counts.json (transformers, on the meta device) and tests/witness/headers.json
-(indexes of real files), so the page is made in seconds and without either library.
+What the others say stands in tests/witness/counts.json (transformers, on the meta device) and in
+tests/witness/headers.json (indexes of real files), so the page is made in seconds and without either library.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ HEADERS = ROOT / "tests" / "witness" / "headers.json"
 OPENING = """<!-- Written by scripts/exactness.py from the catalogue and tests/witness: edit there. -->
 # How exact the counts are
 
-One row per model of the catalogue. **Ours** is what vramfit counts from the configuration. **Theirs** is the number of parameters
-of the model that transformers (or diffusers) itself builds from the same configuration, without memory; where both lists of tensors are compared,
-name for name and shape for shape, the row says so. **File** is a real checkpoint's own index: its bytes, and its names, beside those that
-our specification implies.
+One row per model of the catalogue. **Ours** is what vramfit counts from the configuration.
+**Theirs** is the number of parameters of the model that transformers (or diffusers) itself builds from the same
+configuration, without memory; where both lists of tensors are the same, name for name and shape for shape, the row says so.
+**File** is a real checkpoint's own index: its bytes, and its names, beside those that our specification implies.
 
 """
 
@@ -90,8 +90,8 @@ def page(rows: Iterable[ModelRow]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     asked = sum("parameters" in counts.get(row.name, {}) for row in rows)
     summary = (
-        f"{len(lines)} models; {asked} of them built by transformers or diffusers as well, {len(differing)} with another "
-        f"count; {sum(row.name in headers for row in rows)} beside the index of a real file.\n\n"
+        f"{len(lines)} models; {asked} of them built by transformers or diffusers as well, {len(differing)} with "
+        f"another count; {sum(row.name in headers for row in rows)} beside the index of a real file.\n\n"
     )
     head = (
         "| Model | Kind | Ours | Active | Theirs | Difference | Published | File |\n"
@@ -129,8 +129,9 @@ def _file(spec: ModelSpec, found: Mapping[str, Any] | None) -> str:
 
 def measure(row: ModelRow) -> dict[str, Any]:
     """Return what transformers says of a row: class, parameters, how many tensors it would save, their fingerprint."""
-    import transformers
-    from witness_models import build, saved  # beside the tests, which use it too
+    import transformers  # noqa: PLC0415 - only --measure needs it
+
+    from witness_models import build, saved  # noqa: PLC0415 - beside the tests, which use it too
 
     try:
         model = build(dict(row.config))
