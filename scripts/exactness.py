@@ -34,7 +34,7 @@ OPENING = """<!-- Written by scripts/exactness.py from the catalogue and tests/w
 
 One row per model of the catalogue. **Ours** is what vramfit counts from the configuration.
 **Theirs** is the number of parameters of the model that transformers (or diffusers) itself builds from the same
-configuration, without memory; where both lists of tensors are the same, name for name and shape for shape, the row says so.
+configuration, without memory; where both lists of tensors are the same, names and shapes, the row says so.
 **File** is a real checkpoint's own index: its bytes, and its names, beside those that our specification implies.
 
 """

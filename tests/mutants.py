@@ -27,8 +27,8 @@ from vramfit.request import Inference
 
 ODD: tuple[Any, ...] = (
     None, True, False, -1, 0, 1, 2, 3, 7, 2**31, 2**53, 2**63, 2**64, -(2**63), 10**30, 0.5, -0.0, 1e308, "", "0",
-    "auto", "x" * 3000, "\ud800", "../../etc/passwd", [], [None], [0] * 5000, [[]], {}, {"": {}}, ["full_attention"] * 3,
-    {"model_type": "llama"}, [1, 2], "full_attention", "sliding_attention",
+    "auto", "x" * 3000, "\ud800", "../../etc/passwd", [], [None], [0] * 5000, [[]], {}, {"": {}},
+    ["full_attention"] * 3, {"model_type": "llama"}, [1, 2], "full_attention", "sliding_attention",
 )  # fmt: skip
 """Values that stand where another is expected."""
 NAMES = (
