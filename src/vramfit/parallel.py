@@ -24,6 +24,8 @@ from vramfit.spec import (
     Layer,
     LinearAttention,
     ModelSpec,
+    Recurrence,
+    ShortConvolution,
     StateSpace,
     Tensor,
 )
@@ -92,11 +94,27 @@ def _stage(model: ModelSpec, start: int, end: int, *, first: bool, last: bool) -
         head = (model.embeddings[0], *head)
     return replace(
         model,
-        layers=model.layers[start:end],
+        layers=_with_shared(model.layers, start, end),
         embeddings=model.embeddings if first else (),
         head=head,
         parts=resident if first else (),
     )
+
+
+def _with_shared(layers: tuple[Layer, ...], start: int, end: int) -> tuple[Layer, ...]:
+    """Return the layers of one stage; parameters shared with a block of an earlier stage are held once more.
+
+    The first block that uses them holds them. Where adapters of other uses come along they are counted too:
+    they are parts of the shared block in the file.
+    """
+    held: set[int] = set()
+    stage = list(layers[start:end])
+    for i, layer in enumerate(stage):
+        owner = layer.shared_with
+        if owner is not None and owner < start and owner not in held:
+            held.add(owner)
+            stage[i] = replace(layer, tensors=(*layer.tensors, *layer.shared))
+    return tuple(stage)
 
 
 def _cut_model(model: ModelSpec, plan: Plan) -> ModelSpec:
@@ -124,6 +142,8 @@ def _cut_layer(layer: Layer, tp: int) -> Layer:
         beside=_cut_attention(layer.beside, tp),
         feed_forward=_cut_feed_forward(layer.feed_forward, tp),
         tensors=tuple(_cut_tensor(t, tp, layer.attention) for t in layer.tensors),
+        shared=tuple(_cut_tensor(t, tp, layer.attention) for t in layer.shared),
+        shared_with=layer.shared_with,
     )
 
 
@@ -178,6 +198,15 @@ def _cut_attention(attention: Attention | None, tp: int) -> Attention | None:
                 attention,
                 num_key_heads=_divided(attention.num_key_heads, tp, "linear_num_key_heads"),
                 num_value_heads=_divided(attention.num_value_heads, tp, "linear_num_value_heads"),
+            )
+        case ShortConvolution():
+            return replace(attention, width=_divided(attention.width, tp, "channels of the short convolution"))
+        case Recurrence():
+            return replace(
+                attention,
+                num_heads=_divided(attention.num_heads, tp, "heads of the recurrence"),
+                width=_divided(attention.width, tp, "channels of the recurrence"),
+                state_elements=_divided(attention.state_elements, tp, "elements of the recurrence"),
             )
         case None:
             return None

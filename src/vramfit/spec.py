@@ -102,29 +102,60 @@ class Latent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateSpace:
-    """Mamba 1 and 2: a recurrent state per sequence that does not grow with the context."""
+    """Mamba 1 and 2, RG-LRU: a recurrent state per sequence that does not grow with the context."""
 
     num_heads: int
-    """Mamba 2 heads; for Mamba 1 the inner width, with ``head_dim`` 1."""
+    """Mamba 2 heads; for Mamba 1 and RG-LRU the inner width, with ``head_dim`` 1."""
     head_dim: int
     state_size: int
+    """Elements of state per channel; RG-LRU has one."""
     conv_kernel: int
     num_groups: int
     """Groups of B and C that pass the convolution with x (Mamba 2); 0 = only x does (Mamba 1)."""
+    state_format: StorageFormat | None = None
+    """Format in which the configuration or the family's own code keeps the state; None = neither says, hence fp32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearAttention:
-    """Gated DeltaNet (Qwen3-Next): one matrix of state per value head and sequence."""
+    """Gated delta networks, Kimi delta attention, lightning attention: one matrix of state per value head."""
 
     num_key_heads: int
     num_value_heads: int
     key_head_dim: int
     value_head_dim: int
     conv_kernel: int
+    """0 = queries, keys and values pass no convolution (lightning attention)."""
+    state_format: StorageFormat | None = None
+    """Format in which the configuration or the family's own code keeps the state; None = neither says, hence fp32."""
 
 
-Attention: TypeAlias = GroupedQuery | CrossAttention | Latent | StateSpace | LinearAttention
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShortConvolution:
+    """Gated short convolution (LFM2): keeps its last inputs, and no other state."""
+
+    width: int
+    conv_kernel: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recurrence:
+    """RWKV and xLSTM: states that are more than one matrix, and what is left of the token before."""
+
+    num_heads: int
+    width: int
+    """Channels of all heads together."""
+    state_elements: int
+    """Elements of state of all heads together, of one sequence."""
+    state_format: StorageFormat | None = None
+    """Format in which the configuration or the family's own code keeps the state; None = neither says, hence fp32."""
+    previous_elements: int = 0
+    """Inputs of the token before that RWKV mixes into the next, in the model's format and whole on every rank."""
+
+
+Recurrent: TypeAlias = StateSpace | LinearAttention | ShortConvolution | Recurrence
+"""Mixers that keep a state of fixed size and no tokens."""
+Attention: TypeAlias = GroupedQuery | CrossAttention | Latent | Recurrent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +195,10 @@ class Layer:
     tensors: tuple[Tensor, ...]
     beside: Attention | None = None
     """A second mixer of the same block: cross attention, or a state space beside attention; None = there is none."""
+    shared: tuple[Tensor, ...] = ()
+    """What this block uses although ``shared_with`` has it in the file: the same parameters, kept once (Zamba)."""
+    shared_with: int | None = None
+    """Number of that block; a pipeline stage without it holds ``shared`` itself. None = nothing is shared."""
 
     @property
     def mixers(self) -> tuple[Attention, ...]:

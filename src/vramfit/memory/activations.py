@@ -16,7 +16,18 @@ from vramfit.memory.weights import largest_quantised
 from vramfit.request import Inference
 from vramfit.result import Basis, Item, Phase
 from vramfit.shard import Shard
-from vramfit.spec import Attention, CrossAttention, Dense, Experts, GroupedQuery, Latent, LinearAttention, StateSpace
+from vramfit.spec import (
+    Attention,
+    CrossAttention,
+    Dense,
+    Experts,
+    GroupedQuery,
+    Latent,
+    LinearAttention,
+    Recurrence,
+    ShortConvolution,
+    StateSpace,
+)
 from vramfit.units import Size, ceil_div, count_of, larger, smaller
 
 _SOURCE = (
@@ -95,6 +106,8 @@ def mixer_width(hidden_size: int, mixer: Attention) -> Width:
         latent:            3 * hidden + heads * (3 * (nope + rope) + (nope + v) + v)
         state space:       3 * hidden + 3 * inner + 2 * (inner + 2 * groups * state), inner = heads * head_dim
         linear attention:  3 * hidden + 2 * (2 * keys + values) + 3 * values
+        short convolution: 3 * hidden + 3 * width + 2 * width: its three inputs, their product, its output
+        recurrence:        3 * hidden + 6 * width: five mixed inputs or gates and the output
 
     3: embeddings, layer input, its norm. Rotary embedding holds the query, its two products and the
     rotated copy (4). Recurrent layers are bounded loosely (high is twice expected): their scans
@@ -126,6 +139,12 @@ def mixer_width(hidden_size: int, mixer: Attention) -> Width:
             mixed = 2 * a.num_key_heads * a.key_head_dim + values
             expected = 3 * h + 2 * mixed + 3 * values
             return Width(place="linear attention", low=3 * h + mixed + values, expected=expected, high=2 * expected)
+        case ShortConvolution() as a:
+            expected = 3 * h + 5 * a.width
+            return Width(place="short convolution", low=3 * h + 3 * a.width, expected=expected, high=2 * expected)
+        case Recurrence() as a:
+            expected = 3 * h + 6 * a.width
+            return Width(place="recurrence", low=3 * h + 3 * a.width, expected=expected, high=2 * expected)
 
 
 def widest(shard: Shard, engine: EngineProfile) -> Width:

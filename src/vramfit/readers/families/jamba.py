@@ -7,7 +7,6 @@ matrix per expert.
 from __future__ import annotations
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
-from vramfit.formats import Role
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -17,19 +16,22 @@ from vramfit.readers.families.decoder import (
     gated_mlp,
     grouped_query,
     is_tied,
-    linear,
-    norm,
     routed_experts,
     router,
 )
+from vramfit.readers.families.state_space import (
+    LARGEST_EXPANSION,
+    LARGEST_KERNEL,
+    inner_norms,
+    mamba1,
+    mamba1_facts,
+    step_rank,
+)
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
-from vramfit.spec import Attention, Cut, Dense, Experts, FeedForward, Layer, ModelSpec, StateSpace, Tensor
-from vramfit.units import ceil_div
+from vramfit.spec import Attention, Dense, Experts, FeedForward, Layer, ModelSpec
 
 KEY_VALUE_HEADS = 8
 """Class default in transformers."""
-HIDDEN_PER_RANK = 16
-"""``mamba_dt_rank`` "auto": hidden size over this, rounded up (Gu and Dao 2023, arXiv:2312.00752, sec. 3.6)."""
 
 
 def read(fields: Fields, named: Named) -> ModelSpec:
@@ -70,35 +72,14 @@ def _attention(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
     return facts, attention_tensors(facts, hidden)
 
 
-def _rank(fields: Fields, hidden: int) -> int:
-    """Return the rank of the step sizes; "auto" is the family's default."""
-    name = "mamba_dt_rank"
-    if fields.values.get(name) == "auto":
-        return ceil_div(hidden, HIDDEN_PER_RANK)
-    return fields.integer(name, ceil_div(hidden, HIDDEN_PER_RANK))
-
-
 def _mamba(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
-    inner = hidden * fields.integer("mamba_expand", 2, largest=64)
-    state, kernel = fields.integer("mamba_d_state", 16), fields.integer("mamba_d_conv", 4, largest=1024)
-    rank, bias = _rank(fields, hidden), fields.flag("mamba_proj_bias", default=False)
-    conv = (
-        Tensor(name="mamba.conv1d.weight", shape=(inner, 1, kernel), role=Role.CONVOLUTION, cut=Cut.OUTPUTS),
-        Tensor(name="mamba.conv1d.bias", shape=(inner,), role=Role.BIAS, cut=Cut.OUTPUTS),
-    )
-    facts = StateSpace(num_heads=inner, head_dim=1, state_size=state, conv_kernel=kernel, num_groups=0)
-    return facts, (
-        Tensor(name="mamba.A_log", shape=(inner, state), role=Role.STATE, cut=Cut.OUTPUTS),
-        Tensor(name="mamba.D", shape=(inner,), role=Role.STATE, cut=Cut.OUTPUTS),
-        *(conv if fields.flag("mamba_conv_bias", default=True) else conv[:1]),
-        *linear("mamba.in_proj", 2 * inner, hidden, Cut.OUTPUTS, bias=bias),
-        *linear("mamba.x_proj", rank + 2 * state, inner, Cut.INPUTS),
-        *linear("mamba.dt_proj", inner, rank, Cut.OUTPUTS, bias=True),
-        *linear("mamba.out_proj", hidden, inner, Cut.INPUTS, bias=bias),
-        *norm("mamba.dt_layernorm", rank),
-        *norm("mamba.b_layernorm", state),
-        *norm("mamba.c_layernorm", state),
-    )
+    inner = hidden * fields.integer("mamba_expand", 2, largest=LARGEST_EXPANSION)
+    state, kernel = fields.integer("mamba_d_state", 16), fields.integer("mamba_d_conv", 4, largest=LARGEST_KERNEL)
+    rank, bias = step_rank(fields, hidden), fields.flag("mamba_proj_bias", default=False)
+    conv_bias = fields.flag("mamba_conv_bias", default=True)
+    facts = mamba1_facts(inner, state, kernel)
+    tensors = mamba1("mamba", hidden, facts, rank, bias=bias, conv_bias=conv_bias)
+    return facts, (*tensors, *inner_norms("mamba", rank, state))
 
 
 def _dense(fields: Fields, hidden: int) -> tuple[FeedForward, Tensors]:

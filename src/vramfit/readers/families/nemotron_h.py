@@ -10,6 +10,7 @@ from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.formats import Role
 from vramfit.readers.families.decoder import Named, Tensors, causal_model, kv_heads, linear, norm, router
 from vramfit.readers.families.deepseek import correction
+from vramfit.readers.families.state_space import LARGEST_KERNEL, check_groups, mamba2, state_format
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
 from vramfit.spec import (
     Attention,
@@ -115,36 +116,18 @@ def _layer(fields: Fields, hidden: int, kind: str, after: str | None = None) -> 
 
 
 def _mamba(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
+    groups = _same(fields, "n_groups", "mamba_n_groups")
     facts = StateSpace(
         num_heads=fields.integer("mamba_num_heads", 128),
         head_dim=fields.integer("mamba_head_dim", 64),
         state_size=fields.integer("ssm_state_size", 128),
-        conv_kernel=fields.integer(_same(fields, "conv_kernel", "mamba_d_conv"), 4, largest=1024),
-        num_groups=fields.integer(_same(fields, "n_groups", "mamba_n_groups"), 8),
+        conv_kernel=fields.integer(_same(fields, "conv_kernel", "mamba_d_conv"), 4, largest=LARGEST_KERNEL),
+        num_groups=fields.integer(groups, 8),
+        state_format=state_format(fields, "mamba_ssm_cache_dtype"),
     )
-    inner = facts.num_heads * facts.head_dim
-    if facts.num_heads % facts.num_groups:
-        raise InvalidValueError(
-            fields.at("n_groups"), facts.num_groups, f"a divisor of mamba_num_heads ({facts.num_heads})"
-        )
-    mixed = inner + 2 * facts.num_groups * facts.state_size
     bias = fields.flag("use_bias", default=False)
     conv_bias = fields.flag(_same(fields, "use_conv_bias", "mamba_conv_bias"), default=True)
-    states = tuple(
-        Tensor(name=f"mixer.{name}", shape=(facts.num_heads,), role=Role.STATE, cut=Cut.OUTPUTS)
-        for name in ("dt_bias", "A_log", "D")
-    )
-    conv = (
-        Tensor(name="mixer.conv1d.weight", shape=(mixed, 1, facts.conv_kernel), role=Role.CONVOLUTION, cut=Cut.OUTPUTS),
-        Tensor(name="mixer.conv1d.bias", shape=(mixed,), role=Role.BIAS, cut=Cut.OUTPUTS),
-    )
-    return facts, (
-        *states,
-        *(conv if conv_bias else conv[:1]),
-        *linear("mixer.in_proj", inner + mixed + facts.num_heads, hidden, Cut.OUTPUTS, bias=bias),
-        Tensor(name="mixer.norm.weight", shape=(inner,), role=Role.NORM, cut=Cut.OUTPUTS),
-        *linear("mixer.out_proj", hidden, inner, Cut.INPUTS, bias=bias),
-    )
+    return check_groups(fields, groups, facts), mamba2("mixer", hidden, facts, bias=bias, conv_bias=conv_bias)
 
 
 def _attention(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:

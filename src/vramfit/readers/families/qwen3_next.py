@@ -23,6 +23,7 @@ from vramfit.readers.families.decoder import (
     router,
 )
 from vramfit.readers.families.qwen3 import dense, is_sparse
+from vramfit.readers.families.state_space import LARGEST_KERNEL, convolution, state_format, states
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
 from vramfit.spec import (
     Attention,
@@ -106,7 +107,8 @@ def _linear(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
         num_value_heads=fields.integer("linear_num_value_heads", 32),
         key_head_dim=fields.integer("linear_key_head_dim", 128),
         value_head_dim=fields.integer("linear_value_head_dim", 128),
-        conv_kernel=fields.integer("linear_conv_kernel_dim", 4, largest=1024),
+        conv_kernel=fields.integer("linear_conv_kernel_dim", 4, largest=LARGEST_KERNEL),
+        state_format=state_format(fields, "mamba_ssm_dtype"),
     )
     heads = facts.num_value_heads
     if heads % facts.num_key_heads:
@@ -115,11 +117,9 @@ def _linear(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
         )
     keys, values = facts.num_key_heads * facts.key_head_dim, heads * facts.value_head_dim
     mixed, kernel = 2 * keys + values, facts.conv_kernel
-    conv = Tensor(name="linear_attn.conv1d.weight", shape=(mixed, 1, kernel), role=Role.CONVOLUTION, cut=Cut.OUTPUTS)
     return facts, (
-        Tensor(name="linear_attn.dt_bias", shape=(heads,), role=Role.STATE, cut=Cut.OUTPUTS),
-        Tensor(name="linear_attn.A_log", shape=(heads,), role=Role.STATE, cut=Cut.OUTPUTS),
-        conv,
+        *states("linear_attn", ("dt_bias", "A_log"), heads),
+        *convolution("linear_attn.conv1d", mixed, kernel, bias=False),
         *_into(fields, hidden, heads, mixed, values),
         *norm("linear_attn.norm", facts.value_head_dim),
         *linear("linear_attn.out_proj", hidden, values, Cut.INPUTS),
