@@ -174,7 +174,7 @@ def heads_per_rank(num_key_value_heads: int, tp: int) -> int:
     return max(1, num_key_value_heads // tp)
 
 
-def _cut_attention(attention: Attention | None, tp: int) -> Attention | None:
+def _cut_attention(attention: Attention | None, tp: int) -> Attention | None:  # noqa: PLR0911 - one per kind
     match attention:
         case GroupedQuery() | CrossAttention():
             heads = _divided(attention.num_attention_heads, tp, "num_attention_heads")

@@ -93,7 +93,7 @@ def _attention(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
 
 
 def _recurrent(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
-    """Return RG-LRU behind a convolution, and the branch that gates it; gates are block-diagonal, one block per head."""
+    """Return RG-LRU behind a convolution, and the branch that gates it; its gates have one block per head."""
     width, at = fields.optional("lru_width") or hidden, "temporal_block"
     heads, kernel = _heads(fields, width), fields.integer("conv1d_width", 4, largest=LARGEST_KERNEL)
     facts = StateSpace(num_heads=width, head_dim=1, state_size=1, conv_kernel=kernel, num_groups=0)

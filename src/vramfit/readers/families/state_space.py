@@ -69,7 +69,7 @@ def mamba1(at: str, hidden: int, facts: StateSpace, rank: int, *, bias: bool, co
 def mamba2_facts(
     fields: Fields, hidden: int, *, inner: int | None = None, state: int = 256, heads: int = 128
 ) -> StateSpace:
-    """Return the facts of Mamba 2 under the names of Bamba and its kin; ``inner``: None = ``mamba_expand`` times hidden.
+    """Return the facts of Mamba 2 as Bamba and its kin name them; ``inner``: None = ``mamba_expand`` times hidden.
 
     Raises:
         InvalidValueError: heads that do not fill the inner width, or groups that do not divide the heads.
