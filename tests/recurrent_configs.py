@@ -106,3 +106,18 @@ PLAMO_2_1B: Config = {
     "mamba_step": 2, "mamba_d_state": 64, "mamba_d_conv": 4, "mamba_enabled": True, "n_expert": None,
     "attention_window_size": 2048, "vocab_size": 100000, "torch_dtype": "float32",
 }  # fmt: skip
+HYMBA_1_5B: Config = {
+    "model_type": "hymba", "hidden_size": 1600, "intermediate_size": 5504, "num_hidden_layers": 32,
+    "num_attention_heads": 25, "num_key_value_heads": 5, "sliding_window": 1024, "global_attn_idx": [0, 15, 31],
+    "kv_reuse_group": [*([i, i + 1] for i in range(1, 14, 2)), [16, 17, 18], *([i, i + 1] for i in range(19, 30, 2))],
+    "mamba_d_state": 16, "mamba_d_conv": 4, "mamba_dt_rank": 100, "mamba_expand": 2, "mamba_inner_layernorms": True,
+    "num_memory_tokens": 128, "num_mamba": 1, "num_experts": 1, "attn_hidden_size": -1, "kq_head_dim": -1,
+    "kq_norm": "none", "v_head_dim": 128, "vocab_size": 32001, "tie_word_embeddings": True, "torch_dtype": "bfloat16",
+}  # fmt: skip
+RING_MINI_LINEAR: Config = {
+    "model_type": "bailing_moe_linear", "hidden_size": 2048, "intermediate_size": 5120, "num_hidden_layers": 20,
+    "num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 128, "layer_group_size": 5,
+    "moe_intermediate_size": 512, "num_experts": 256, "num_shared_experts": 1, "num_experts_per_tok": 8,
+    "first_k_dense_replace": 1, "use_qk_norm": True, "moe_router_enable_expert_bias": True, "vocab_size": 157184,
+    "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+}  # fmt: skip

@@ -44,6 +44,7 @@ GROUP = 6
 
 def read(fields: Fields, named: Named) -> ModelSpec:
     """Read a Kimi Linear or Ling 3 configuration."""
+    fields.refuse("group_norm_size", "lightning attention, as Ling and Ring 2.5 have it")
     hidden, kimi = fields.integer("hidden_size"), fields.text("model_type") == "kimi_linear"
     keys = tuple(zip(_attends_fully(fields, kimi=kimi), _sparse(fields), strict=True))
     kinds: dict[tuple[bool, bool], Layer] = {}

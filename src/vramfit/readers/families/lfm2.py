@@ -1,6 +1,7 @@
-"""LFM2 and LFM2 MoE: gated short convolutions, with grouped-query attention in some layers.
+"""LFM2, LFM2 MoE and LFM3: gated short convolutions, with grouped-query attention in some layers.
 
-Source: huggingface/transformers:src/transformers/models/lfm2/ and models/lfm2_moe/, 5.23.0; names as in the files.
+Source: huggingface/transformers:src/transformers/models/lfm2/, lfm2_moe/ and lfm3/, 5.23.0; names as in the
+published files.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from vramfit.formats import FP32, Role
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
+    attention_tensors,
     block_norms,
     causal_model,
     grouped_query,
@@ -17,6 +19,7 @@ from vramfit.readers.families.decoder import (
     norm,
     routed_experts,
     router,
+    window_tokens,
 )
 from vramfit.readers.families.state_space import LARGEST_KERNEL, convolution
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
@@ -35,12 +38,19 @@ from vramfit.spec import (
 from vramfit.units import ceil_div
 
 KEY_VALUE_HEADS = 8
-WIDTH = {"lfm2": 12288, "lfm2_moe": 7168}
+WIDTH = {"lfm2": 12288, "lfm2_moe": 7168, "lfm3": 7680}
+KERNEL = {"lfm2": 3, "lfm2_moe": 3, "lfm3": 7}
+LFM3_KV_HEADS, LFM3_HEAD_DIM, LFM3_WINDOW = 4, 128, 256
 """Class defaults in transformers."""
+NORMS = ("operator_norm", "ffn_norm")
+BEHIND = ("post_operator_norm", "post_ffn_norm")
+"""Norms that LFM3 has behind mixer and network."""
 
 
 def read(fields: Fields, named: Named) -> ModelSpec:
-    """Read an LFM2 configuration."""
+    """Read an LFM2 or LFM3 configuration."""
+    if fields.text("model_type") == "lfm3":
+        return _third(fields, named)
     hidden, mixture = fields.integer("hidden_size"), fields.text("model_type") == "lfm2_moe"
     attends = _attends(fields)
     dense = fields.integer("num_dense_layers", 2, largest=LARGEST_LAYERS, smallest=0) if mixture else len(attends)
@@ -49,7 +59,7 @@ def read(fields: Fields, named: Named) -> ModelSpec:
     for full, sparse in dict.fromkeys(keys):
         mixer, mixing = _attention(fields, hidden) if full else _convolution(fields, hidden)
         feed_forward, network = _experts(fields, hidden) if sparse else _network(fields, hidden, mixture=mixture)
-        norms = block_norms(hidden, ("operator_norm", "ffn_norm"))
+        norms = block_norms(hidden, NORMS)
         kinds[full, sparse] = Layer(attention=mixer, feed_forward=feed_forward, tensors=(*norms, *mixing, *network))
     layers = tuple(kinds[key] for key in keys)
     return causal_model(fields, named, layers, hidden_size=hidden, tied=_is_tied(fields), final_norm="embedding_norm")
@@ -89,7 +99,8 @@ def _attention(fields: Fields, hidden: int) -> tuple[GroupedQuery, Tensors]:
 
 def _convolution(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
     """Return a short convolution between two gates: one projection leads into both and into what is convolved."""
-    facts = ShortConvolution(width=hidden, conv_kernel=fields.integer("conv_L_cache", 3, largest=LARGEST_KERNEL))
+    default = KERNEL[fields.text("model_type") or ""]
+    facts = ShortConvolution(width=hidden, conv_kernel=fields.integer("conv_L_cache", default, largest=LARGEST_KERNEL))
     bias = fields.flag("conv_bias", default=False)
     return facts, (
         *convolution("conv.conv", hidden, facts.conv_kernel, bias=bias),
@@ -100,6 +111,10 @@ def _convolution(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
 
 def _network(fields: Fields, hidden: int, *, mixture: bool) -> tuple[FeedForward, Tensors]:
     width = fields.integer("intermediate_size", WIDTH["lfm2_moe"]) if mixture else _width(fields)
+    return _gated(hidden, width)
+
+
+def _gated(hidden: int, width: int) -> tuple[FeedForward, Tensors]:
     return Dense(intermediate_size=width), (
         *linear("feed_forward.w1", width, hidden, Cut.OUTPUTS),
         *linear("feed_forward.w3", width, hidden, Cut.OUTPUTS),
@@ -134,3 +149,35 @@ def _experts(fields: Fields, hidden: int) -> tuple[FeedForward, Tensors]:
         *((bias,) if fields.flag("use_expert_bias", default=True) else ()),
         *routed_experts(count, hidden, width, prefix="feed_forward", names=("w1", "w3", "w2")),
     )
+
+
+def _third(fields: Fields, named: Named) -> ModelSpec:
+    """Read LFM3: windows in some attending layers, a gate per head, norms behind mixer and network too."""
+    hidden, num = fields.integer("hidden_size"), fields.num_layers
+    words = ("conv", "full_attention", "sliding_attention")
+    types = fields.words("layer_types", words, num)
+    if types is None:
+        types = tuple("full_attention" if i % 4 == 2 else words[2] if i % 4 == 0 and i else "conv" for i in range(num))
+        fields.assume("layer_types", "conv, with full and windowed attention in turns in every second layer")
+    norms = (*NORMS, *(BEHIND if fields.flag("use_sandwich_norm", default=True, recorded=True) else ()))
+    feed_forward, network = _gated(hidden, fields.integer("intermediate_size", WIDTH["lfm3"]))
+    kinds: dict[str, Layer] = {}
+    for kind in dict.fromkeys(types):
+        mixer, mixing = _convolution(fields, hidden) if kind == "conv" else _gated_attention(fields, hidden, kind)
+        tensors = (*block_norms(hidden, norms), *mixing, *network)
+        kinds[kind] = Layer(attention=mixer, feed_forward=feed_forward, tensors=tensors)
+    layers = tuple(kinds[kind] for kind in types)
+    return causal_model(fields, named, layers, hidden_size=hidden, tied=_is_tied(fields), final_norm="embedding_norm")
+
+
+def _gated_attention(fields: Fields, hidden: int, kind: str) -> tuple[GroupedQuery, Tensors]:
+    slides = kind == "sliding_attention"
+    window = window_tokens(fields, LFM3_WINDOW) if slides else None
+    if slides and window is None:
+        raise InvalidValueError(fields.at("sliding_window"), None, "the number of tokens of sliding_attention layers")
+    facts = grouped_query(fields, hidden, window=window, default_dim=LFM3_HEAD_DIM, default_kv=LFM3_KV_HEADS)
+    bias = fields.flag("attention_bias", default=False)
+    gate = linear("self_attn.gate_proj", facts.num_attention_heads, hidden, Cut.OUTPUTS)
+    gated = fields.flag("use_attention_gate", default=True, recorded=True)
+    tensors = attention_tensors(facts, hidden, qkv_bias=bias, output_bias=bias, qk_norm=True)
+    return facts, (*tensors, *(gate if gated else ()))
