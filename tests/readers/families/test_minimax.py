@@ -10,7 +10,7 @@ from recurrent_configs import MINIMAX_TEXT_01
 from vramfit.errors import VramfitError
 from vramfit.formats import BF16
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import LinearAttention
+from vramfit.spec import LinearAttention, inventory
 
 M1: dict[str, Any] = {**MINIMAX_TEXT_01, "model_type": "minimax_m1", "architectures": ["MiniMaxM1ForCausalLM"]}
 
@@ -29,6 +29,14 @@ def test_seventy_layers_keep_a_square_of_128_for_each_of_64_heads_in_the_format_
     assert 70 * [LinearAttention(
         num_key_heads=64, num_value_heads=64, key_head_dim=128, value_head_dim=128, conv_kernel=0, state_format=BF16
     )] == facts  # fmt: skip
+
+
+def test_the_published_code_has_the_same_tensors_as_transformers_save_those_it_works_out() -> None:
+    """``minimax`` is compared with transformers; its decays for one block of tokens are in no file of the others."""
+    small = {**MINIMAX_TEXT_01, "num_hidden_layers": 8, "attn_type_list": [0] * 7 + [1], "num_local_experts": 2}
+    theirs = inventory(read_config({**small, "model_type": "minimax", "architectures": None}, "hf"))
+    ours = inventory(read_config(small, "01"))
+    assert {t.name: t.shape for t in theirs if not t.buffer} == {t.name: t.shape for t in ours}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,12 @@ from vramfit.estimate import estimate
 from vramfit.memory.weights import weight_bytes
 from vramfit.readers.hf_config import read_config
 from vramfit.request import Inference
-from vramfit.spec import GroupedQuery, StateSpace
+from vramfit.spec import GroupedQuery, StateSpace, inventory
+
+LAMBDAS = " ".join(f"inner_cross_attn.{x}" for x in ("lambda_k1", "lambda_k2", "lambda_q1", "lambda_q2",
+                                                    "subln.weight"))  # fmt: skip
+
+LOW_RANK = "dt_proj.bias dt_proj.weight x_proj.weight"
 
 
 def test_published_bytes() -> None:
@@ -18,6 +23,26 @@ def test_published_bytes() -> None:
     spec = read_config(PHI_4_MINI_FLASH, "flash")
     assert 7_706_608_640 == weight_bytes(spec)
     assert 3_852_562_944 == spec.num_parameters
+
+
+@pytest.mark.parametrize(
+    ("layer", "mixer"),
+    [
+        (16, f"A_log D conv1d.bias conv1d.weight {LOW_RANK} in_proj.weight out_proj.weight"),
+        (17, f"Wqkv.bias Wqkv.weight {LAMBDAS} out_proj.bias out_proj.weight"),
+        (18, "in_proj.weight out_proj.weight"),
+        (19, f"Wqkv.bias Wqkv.weight {LAMBDAS} out_proj.bias out_proj.weight"),
+    ],
+)  # fmt: skip
+def test_published_names(layer: int, mixer: str) -> None:
+    """As in model.safetensors.index.json: one layer of each kind."""
+    prefix = f"model.layers.{layer}."
+    found = {t.name.removeprefix(prefix) for t in inventory(read_config(PHI_4_MINI_FLASH, "flash"))
+             if t.name.startswith(prefix)}  # fmt: skip
+    norms = {
+        f"{name}.{kind}" for name in ("input_layernorm", "post_attention_layernorm") for kind in ("weight", "bias")
+    }
+    assert norms | {"mlp.fc1.weight", "mlp.fc2.weight"} | {f"attn.{name}" for name in mixer.split()} == found
 
 
 def test_what_each_layer_keeps() -> None:
