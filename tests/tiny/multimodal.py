@@ -15,6 +15,7 @@ TOWER = {"hidden_size": 48, "intermediate_size": 72, "num_hidden_layers": 2, "nu
          "image_size": 56, "patch_size": 14}  # fmt: skip
 CLIP = {"model_type": "clip_vision_model", **TOWER, "projection_dim": 32}
 SIGLIP = {"model_type": "siglip_vision_model", **TOWER}
+SIGLIP2 = {"model_type": "siglip2_vision_model", **TOWER, "num_patches": 25}
 PIXTRAL = {"model_type": "pixtral", **TOWER, "head_dim": 12}
 
 
@@ -37,6 +38,10 @@ CASES = (
     seeing("qwen3_5", "Qwen3_5", {"model_type": "qwen3_5_text", **DELTA}, {**QWEN_TOWER, "model_type": "qwen3_5"}),
     seeing("qwen3_5_moe", "Qwen3_5Moe", {"model_type": "qwen3_5_moe_text", **DELTA, **SHARED},
            {**QWEN_TOWER, "model_type": "qwen3_5_moe"}),
+    seeing("lfm2_vl", "Lfm2Vl", {"model_type": "lfm2", "layer_types": ["conv", "full_attention", "conv"]}, SIGLIP2,
+           projector_hidden_size=72, downsample_factor=3),
+    seeing("lfm2_vl", "Lfm2Vl", {"model_type": "lfm2", "full_attn_idxs": [1]}, {**SIGLIP2, "vision_use_head": False},
+           projector_hidden_size=40, projector_bias=False, projector_use_layernorm=False, tie_word_embeddings=True),
     seeing("llava", "Llava", {"model_type": "llama"}, CLIP),
     seeing("llava", "Llava", {"model_type": "mistral", "head_dim": 8}, PIXTRAL),
     seeing("llava_next", "LlavaNext", {"model_type": "mistral", "head_dim": 8}, CLIP, multimodal_projector_bias=False),

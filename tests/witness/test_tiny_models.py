@@ -66,7 +66,7 @@ def _published(kind: str, name: str, shapes: dict[str, tuple[int, ...]]) -> str:
 
 def _published_tower(name: str) -> str:
     """Version 5 has CLIP and SigLIP one level higher, and writes the old level only for models read from a file."""
-    tower = "vision_tower."
+    tower = "model.vision_tower." if name.startswith("model.") else "vision_tower."
     inside = name.startswith(tuple(f"{tower}{part}" for part in MOVED))
     return f"{tower}vision_model.{name.removeprefix(tower)}" if inside else name
 

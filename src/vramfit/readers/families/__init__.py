@@ -52,6 +52,7 @@ FAMILIES: dict[str, str] = {
     "kimi_linear": "kimi_linear",
     "lfm2": "lfm2",
     "lfm2_moe": "lfm2",
+    "lfm2_vl": "multimodal",
     "lfm3": "lfm2",
     "llama": "llama",
     "llama4": "multimodal",

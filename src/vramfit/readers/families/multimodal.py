@@ -92,6 +92,17 @@ def _from_adapter(_whole: Fields, tower: Fields, _inside: int, text: int) -> Ten
     return linear("multi_modal_projector.linear_1", text, tower.integer("vision_output_dim", 7680), Cut.WHOLE)
 
 
+def _unshuffled(whole: Fields, _: Fields, inside: int, text: int) -> Tensors:
+    factor, width = whole.integer("downsample_factor", 2, largest=64), whole.integer("projector_hidden_size", 2560)
+    bias, wide, at = whole.flag("projector_bias", default=True), inside * factor**2, "model.multi_modal_projector."
+    normed = whole.flag("projector_use_layernorm", default=True)
+    return (
+        *(norm(f"{at}layer_norm", wide, bias=True) if normed else ()),
+        *linear(f"{at}linear_1", width, wide, Cut.WHOLE, bias=bias),
+        *linear(f"{at}linear_2", text, width, Cut.WHOLE, bias=bias),
+    )
+
+
 _TOWER = "vision_tower.vision_model."
 _CLIP_OR_PIXTRAL = {
     "clip_vision_model": (vision.clip, _TOWER),
@@ -114,6 +125,10 @@ WRAPPERS: dict[str, Wrapper] = {
     "idefics3": _SHUFFLED,
     "internvl": replace(
         _LLAVA, text="qwen2", towers={"internvl_vision": (vision.internvit, "vision_tower.")}, joint=_normed, tied=True
+    ),
+    "lfm2_vl": Wrapper(
+        text="lfm2", towers={"siglip2_vision_model": (vision.siglip2, f"model.{_TOWER}")},
+        prefix="model.language_model.", joint=_unshuffled, tied=True,
     ),
     "llama4": replace(
         _LLAVA, text="llama4_text", towers={"": (vision.llama4, "vision_model.")}, joint=_from_adapter

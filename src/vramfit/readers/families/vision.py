@@ -42,6 +42,20 @@ def siglip_bare(fields: Fields, prefix: str) -> Part:
     return _openai_like(fields, prefix, _siglip_around(fields, prefix, fields.integer("hidden_size", 1152)))
 
 
+def siglip2(fields: Fields, prefix: str) -> Part:
+    """Read SigLIP 2's tower as LFM2-VL has it: patches of any number, projected by a matrix."""
+    hidden, width = fields.integer("hidden_size", 768), fields.integer("intermediate_size", 3072)
+    inputs = fields.integer("num_channels", 3) * side(fields, "patch_size", 16) ** 2
+    at = f"{prefix}embeddings."
+    around = (
+        *linear(f"{at}patch_embedding", hidden, inputs, Cut.WHOLE, bias=True),
+        _positions(f"{at}position_embedding", fields.integer("num_patches", 256), hidden),
+        *norm(f"{prefix}post_layernorm", hidden, bias=True),
+        *_pooling(fields, f"{prefix}head.", hidden, width),
+    )
+    return _openai_like(fields, prefix, around)
+
+
 def _siglip_around(fields: Fields, prefix: str, hidden: int) -> Tensors:
     convolution = f"{prefix}embeddings.patch_embedding"
     return (
