@@ -14,6 +14,7 @@ from vramfit.request import Plan
 from vramfit.shard import Shard
 from vramfit.spec import (
     Attention,
+    Compressed,
     CrossAttention,
     Cut,
     Dense,
@@ -183,7 +184,7 @@ def _cut_attention(attention: Attention | None, tp: int) -> Attention | None:  #
                 num_attention_heads=heads,
                 num_key_value_heads=heads_per_rank(attention.num_key_value_heads, tp),
             )
-        case Latent():
+        case Latent() | Compressed():
             return replace(
                 attention, num_attention_heads=_divided(attention.num_attention_heads, tp, "num_attention_heads")
             )

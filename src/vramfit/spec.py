@@ -72,6 +72,8 @@ class GroupedQuery:
     """Width of a value vector where it differs from the key's; None = ``head_dim``."""
     shares_cache: bool = False
     """True: reads the cache of an earlier layer and keeps none of its own (cross-layer sharing)."""
+    index_head_dim: int = 0
+    """Width of the key that a sparse-attention index keeps of every token (MiniMax-M3); 0 = there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,21 @@ class Latent:
     """Rank of the compressed query; None = the query is not compressed."""
     index_head_dim: int = 0
     """Width of the key that a sparse-attention index keeps of every token (DeepSeek V3.2); 0 = there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compressed:
+    """Attention to earlier tokens by the block: so many of them become one vector (DeepSeek V4), beside a window."""
+
+    num_attention_heads: int
+    head_dim: int
+    """Width of the vector that a block becomes, key and value at once, shared by all heads."""
+    block_tokens: int
+    """Tokens that become one vector."""
+    overlaps: bool
+    """True: a block is made of the tokens of the one before it too, which doubles what it is computed from."""
+    index_head_dim: int = 0
+    """Width of the key that a sparse index keeps of every block; 0 = all blocks are attended to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +172,7 @@ class Recurrence:
 
 Recurrent: TypeAlias = StateSpace | LinearAttention | ShortConvolution | Recurrence
 """Mixers that keep a state of fixed size and no tokens."""
-Attention: TypeAlias = GroupedQuery | CrossAttention | Latent | Recurrent
+Attention: TypeAlias = GroupedQuery | CrossAttention | Latent | Compressed | Recurrent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,11 +259,15 @@ class Scheme:
     """Parts of tensor names that stay plain although their role would be quantised."""
     roles: frozenset[Role] | None = None
     """Roles that are quantised; None = those the format names."""
+    experts: StorageFormat | None = None
+    """Format of routed experts where it is not that of the other matrices; None = it is."""
 
     def format_of(self, tensor: Tensor) -> StorageFormat:
         """Return the format in which this tensor is stored."""
         if tensor.stored is not None and self.quantised.is_plain:
             return tensor.stored
+        if self.experts is not None and tensor.role is Role.EXPERT:
+            return self.experts
         roles = self.quantised.quantises if self.roles is None else self.roles
         if tensor.role in roles and len(tensor.shape) > 1 and not any(k in tensor.name for k in self.kept):
             return self.quantised
@@ -274,6 +295,8 @@ class ModelSpec:
     layer_prefix: str
     scheme: Scheme
     parts: tuple[Part, ...] = ()
+    residual_streams: int = 1
+    """Copies of the hidden state that run beside each other through the layers (hyper-connections)."""
     generates: bool = True
     """False for encoders: no next token, no cache, no logits over the vocabulary at every step."""
     assumptions: tuple[str, ...] = ()
@@ -295,7 +318,12 @@ class ModelSpec:
 
     @cached_property
     def num_active_parameters(self) -> int:
-        """Parameters that one token passes through: routed experts count as those chosen."""
+        """Parameters that one token passes through: routed experts count as those chosen.
+
+        Everything else counts, the token embedding and the output projection too, and towers that a plain load
+        brings along. Publishers differ: most do as we do (DeepSeek, Qwen, GLM), some leave the embedding out
+        (gpt-oss-120b: 5.13 of our 5.71 billion), and some count a chosen expert that does nothing as none (LongCat).
+        """
         idle = 0
         for layer, count in self.groups:
             if isinstance(layer.feed_forward, Experts):

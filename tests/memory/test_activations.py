@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from vramfit.estimate import estimate
@@ -9,7 +11,7 @@ from vramfit.memory.activations import dense_width, experts_width, mixer_width
 from vramfit.request import Inference
 from vramfit.result import Counter, Phase
 from vramfit.source import read_model
-from vramfit.spec import Dense, Experts, GroupedQuery
+from vramfit.spec import Compressed, Dense, Experts, GroupedQuery
 from vramfit.units import GIB
 
 
@@ -34,6 +36,25 @@ def test_mixer_width_by_hand() -> None:
     """3 x 2,048 + 4 x 32 x 128 + 2 x 4 x 128 (Qwen3-30B-A3B, whose heads are wider than its hidden size)."""
     facts = GroupedQuery(num_attention_heads=32, num_key_value_heads=4, head_dim=128)
     assert 6144 + 16384 + 1024 == mixer_width(2048, facts).expected
+
+
+def test_compressing_blocks_by_hand() -> None:
+    """3 x 4,096, and four fp32 vectors of twice 512 + 128 elements (DeepSeek-V4-Flash)."""
+    facts = Compressed(num_attention_heads=64, head_dim=512, block_tokens=4, overlaps=True, index_head_dim=128)
+    assert 3 * 4096 + 4 * 2 * 2 * 640 == mixer_width(4096, facts).expected
+
+
+def test_streams_of_the_hidden_state_are_alive_together() -> None:
+    """Four streams of 2,048: three more in the residual and three in the expanded embeddings, per token of 2 B."""
+    model, work = (
+        read_model("meta-llama/Llama-3.2-1B-Instruct"),
+        Inference(context_tokens=1000, prompt_tokens=1000, new_tokens=0),
+    )
+    peaks = [
+        next(i.bytes for i in estimate(m, work).breakdowns[0].items if i.name == "activations/prefill")
+        for m in (model, replace(model, residual_streams=4))
+    ]
+    assert 2 * 3 * 2048 * 2 * 1000 == peaks[1] - peaks[0]
 
 
 def test_eager_attention_holds_the_score_matrix() -> None:

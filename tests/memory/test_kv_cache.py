@@ -173,3 +173,29 @@ def test_tensor_parallelism_divides_both_mixers() -> None:
     cross = CrossAttention(num_attention_heads=32, num_key_value_heads=8, head_dim=64)
     need = estimate(changed(beside=cross), Inference(context_tokens=100), Plan(tp=2))
     assert 8 * 1024 * 100 == cache_bytes(need.breakdowns[0], "kv_cache/cross_attention")
+
+
+def test_a_window_bounds_what_is_copied_while_a_cache_grows() -> None:
+    """Keys of a layer: 1,024 B of 100 tokens where it sees all, of 7 where it slides; the larger is copied."""
+    facts = LLAMA.layers[0].attention
+    assert isinstance(facts, GroupedQuery)
+    work = Inference(engine="transformers", context_tokens=100)
+    slides = replace(facts, window_tokens=7)
+    every = replace(LLAMA, layers=tuple(replace(x, attention=slides) for x in LLAMA.layers))
+    copies = [
+        next(i.bytes for i in estimate(model, work).breakdowns[0].items if i.name == "kv_cache/growth_copy")
+        for model in (changed(attention=slides), every)
+    ]
+    assert [1024 * 100, 1024 * 7] == copies
+
+
+def test_an_index_beside_keys_and_values() -> None:
+    """MiniMax-M3: 2 x 4 KV heads x 128, and an index key of 128, in 16 bit."""
+    layer = GroupedQuery(num_attention_heads=64, num_key_value_heads=4, head_dim=128, index_head_dim=128)
+    assert 2 * (2 * 4 * 128 + 128) == kv_bytes_per_token(layer, BF16, BF16)
+
+
+def test_one_vector_may_be_key_and_value() -> None:
+    """DeepSeek V4's window: 512 elements a token, not twice."""
+    layer = GroupedQuery(num_attention_heads=64, num_key_value_heads=1, head_dim=512, v_head_dim=0)
+    assert 1024 == kv_bytes_per_token(layer, BF16, BF16)

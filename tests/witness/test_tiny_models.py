@@ -19,6 +19,8 @@ pytestmark = pytest.mark.witness
 WINDOWS = {
     "sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size", "full_attention": "none at all",
     "hybrid": "none at all",
+    "minimax_m3_sparse": "none at all", "compressed_sparse_attention": "sliding_window",
+    "heavily_compressed_attention": "sliding_window",
 }  # fmt: skip
 """Kind of a layer -> field with its window."""
 
@@ -28,6 +30,19 @@ MOVED = (
     "post", "pre",
 )  # fmt: skip
 """Beginnings of names of CLIP and SigLIP towers."""
+
+
+V4 = {
+    "model.embed_tokens.": "embed.", "model.hc_head.hc_": "hc_head_", "model.": "", "attn.norm.": "attn.kv_norm.",
+}  # fmt: skip
+"""What transformers, saving DeepSeek V4 it has not read from a file, does not turn back: its name -> the published."""
+KIMI = {
+    "language_model.model.blocks.": "language_model.model.layers.", "model.mm_projector.": "mm_projector.",
+    "vision_tower.encoder.patch_embed.": "vision_tower.patch_embed.",
+}  # fmt: skip
+"""The same of Kimi K2.5, whose tower alone has blocks."""
+BORROWED = {"minimax_m3_vl_text": "minimax_m3_vl"}
+"""Language models whose published names are those of the whole model."""
 
 
 def build(case: Tiny) -> Any:
@@ -41,13 +56,27 @@ def build(case: Tiny) -> Any:
 
 def saved(kind: str, model: Any) -> dict[str, tuple[int, ...]]:
     """Return name and shape of every tensor that ``save_pretrained`` writes; a tied one is written once."""
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
     from transformers.core_model_loading import revert_weight_conversion
+
+    if kind in BORROWED:
+        model._weight_conversions = get_checkpoint_conversion_mapping(BORROWED[kind])
 
     state = dict(model.state_dict())
     for name in model.all_tied_weights_keys:
         state.pop(name, None)
     shapes = {name: tuple(tensor.shape) for name, tensor in revert_weight_conversion(model, state).items()}
+    if kind == "deepseek_v4":
+        return {_turned_back(name): shape for name, shape in shapes.items()}
+    if kind in BORROWED:
+        return {name.replace("language_model.lm_head", "lm_head"): shape for name, shape in shapes.items()}
     return {_published(kind, name, shapes): shape for name, shape in shapes.items()}
+
+
+def _turned_back(name: str) -> str:
+    for theirs, published in V4.items():
+        name = name.replace(theirs, published, 1)
+    return name
 
 
 def _published(kind: str, name: str, shapes: dict[str, tuple[int, ...]]) -> str:
@@ -66,6 +95,8 @@ def _published(kind: str, name: str, shapes: dict[str, tuple[int, ...]]) -> str:
 
 def _published_tower(name: str) -> str:
     """Version 5 has CLIP and SigLIP one level higher, and writes the old level only for models read from a file."""
+    for theirs, published in KIMI.items():
+        name = name.replace(theirs, published, 1)
     tower = "model.vision_tower." if name.startswith("model.") else "vision_tower."
     inside = name.startswith(tuple(f"{tower}{part}" for part in MOVED))
     return f"{tower}vision_model.{name.removeprefix(tower)}" if inside else name

@@ -18,6 +18,7 @@ from vramfit.result import Basis, Item, Phase
 from vramfit.shard import Shard
 from vramfit.spec import (
     Attention,
+    Compressed,
     CrossAttention,
     Dense,
     Experts,
@@ -25,6 +26,7 @@ from vramfit.spec import (
     Latent,
     LinearAttention,
     Recurrence,
+    Recurrent,
     ShortConvolution,
     StateSpace,
 )
@@ -104,13 +106,15 @@ def mixer_width(hidden_size: int, mixer: Attention) -> Width:
 
         grouped query:     3 * hidden + 4 * heads * head_dim + 2 * KV heads * head_dim
         latent:            3 * hidden + heads * (3 * (nope + rope) + (nope + v) + v)
+        compressed:        3 * hidden + 8 * (head_dim + index_head_dim) * (2 if blocks overlap)
         state space:       3 * hidden + 3 * inner + 2 * (inner + 2 * groups * state), inner = heads * head_dim
         linear attention:  3 * hidden + 2 * (2 * keys + values) + 3 * values
         short convolution: 3 * hidden + 3 * width + 2 * width: its three inputs, their product, its output
         recurrence:        3 * hidden + 6 * width: five mixed inputs or gates and the output
 
     3: embeddings, layer input, its norm. Rotary embedding holds the query, its two products and the
-    rotated copy (4). Recurrent layers are bounded loosely (high is twice expected): their scans
+    rotated copy (4). Blocks are compressed in fp32 (2 elements): values and scores, and their weighted copies (8); the
+    query is the window's beside them. Recurrent layers are bounded loosely (high is twice expected): their scans
     depend on the kernel in use.
     """
     h = hidden_size
@@ -129,6 +133,18 @@ def mixer_width(hidden_size: int, mixer: Attention) -> Width:
             up = a.num_attention_heads * (a.qk_nope_head_dim + a.v_head_dim)
             low, expected = 3 * h + 2 * query + value, 3 * h + 3 * query + up + value
             return Width(place="attention", low=low, expected=expected, high=expected + 2 * query)
+        case Compressed() as a:
+            one = 2 * (2 if a.overlaps else 1) * (a.head_dim + a.index_head_dim)
+            return Width(
+                place="compressed attention", low=3 * h + 2 * one, expected=3 * h + 4 * one, high=3 * h + 6 * one
+            )
+        case _:
+            return _recurrent_width(h, mixer)
+
+
+def _recurrent_width(h: int, mixer: Recurrent) -> Width:
+    """Elements per token of a layer that keeps a state; see ``mixer_width``."""
+    match mixer:
         case StateSpace() as a:
             inner = a.num_heads * a.head_dim
             mixed = inner + 2 * a.num_groups * a.state_size
@@ -148,7 +164,11 @@ def mixer_width(hidden_size: int, mixer: Attention) -> Width:
 
 
 def widest(shard: Shard, engine: EngineProfile) -> Width:
-    """Return the widest place of all layers of a rank. [elements/token]"""
+    """Return the widest place of all layers of a rank. [elements/token]
+
+    + (streams - 1) * hidden_size   where the hidden state runs in several streams: the residual holds them all,
+                                    with the expanded embeddings twice, with their fp32 copy four times
+    """
     h = shard.model.hidden_size
     widths: list[Width] = []
     for layer, _ in shard.model.groups:
@@ -157,9 +177,12 @@ def widest(shard: Shard, engine: EngineProfile) -> Width:
             widths.append(dense_width(h, layer.feed_forward))
         if isinstance(layer.feed_forward, Experts):
             widths.append(experts_width(h, layer.feed_forward, at_once=engine.experts_at_once))
-    top = max(widths, key=lambda w: w.expected)
+    top, more = max(widths, key=lambda w: w.expected), (shard.model.residual_streams - 1) * h
     return Width(
-        place=top.place, low=max(w.low for w in widths), expected=top.expected, high=max(w.high for w in widths)
+        place=top.place,
+        low=max(w.low for w in widths) + more,
+        expected=top.expected + 2 * more,
+        high=max(w.high for w in widths) + 4 * more,
     )
 
 

@@ -7,14 +7,15 @@ compressed vector. State-space and linear-attention layers keep no tokens; see `
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
 
 from vramfit.engine import EngineProfile
 from vramfit.formats import StorageFormat, kv_format
 from vramfit.request import Inference
 from vramfit.result import Basis, Item, Phase, exactly
 from vramfit.shard import Shard
-from vramfit.spec import Attention, CrossAttention, GroupedQuery, Latent, ModelSpec
-from vramfit.units import Size, count_of, smaller
+from vramfit.spec import Attention, Compressed, CrossAttention, GroupedQuery, Latent, ModelSpec
+from vramfit.units import Size, ceil_div, count_of, larger, smaller
 
 INDEX_SCALE_BYTES = 4
 """One fp32 scale for each key of a sparse index, which is kept in fp8."""
@@ -26,6 +27,7 @@ def kv_bytes_per_token(attention: GroupedQuery | CrossAttention, key: StorageFor
     """KV-cache bytes that one more token costs in one layer. [B/token]
 
         num_key_value_heads * head_dim   elements, once for the key and once for the value (v_head_dim if it differs)
+        index_head_dim                   elements more where a sparse index keeps a key of its own (MiniMax-M3)
 
     Holds until the window is full. Source: Ainslie et al. 2023, arXiv:2305.13245, sec. 2.
     Llama 3.1 8B has 32 such layers, hence 128 KiB per token:
@@ -36,10 +38,11 @@ def kv_bytes_per_token(attention: GroupedQuery | CrossAttention, key: StorageFor
     131072
     """
     heads = attention.num_key_value_heads
-    values = attention.head_dim
-    if isinstance(attention, GroupedQuery) and attention.v_head_dim is not None:
-        values = attention.v_head_dim
-    return key.bytes_for(heads * attention.head_dim) + value.bytes_for(heads * values)
+    values, index = attention.head_dim, 0
+    if isinstance(attention, GroupedQuery):
+        values = attention.head_dim if attention.v_head_dim is None else attention.v_head_dim
+        index = attention.index_head_dim
+    return key.bytes_for(heads * attention.head_dim) + value.bytes_for(heads * values) + key.bytes_for(index)
 
 
 def latent_bytes_per_token(attention: Latent, fmt: StorageFormat) -> int:
@@ -60,6 +63,26 @@ def latent_bytes_per_token(attention: Latent, fmt: StorageFormat) -> int:
     """
     index = attention.index_head_dim + INDEX_SCALE_BYTES if attention.index_head_dim else 0
     return fmt.bytes_for(attention.kv_lora_rank + attention.qk_rope_head_dim) + index
+
+
+def compressed_bytes_per_block(attention: Compressed, fmt: StorageFormat) -> int:
+    """Bytes that one more block of tokens costs in one layer of compressed attention. [B/block]
+
+        head_dim             elements, key and value at once, shared by all heads, hence whole on every rank
+        index_head_dim + 4   bytes more where a sparse index keeps a key in fp8 and its scale
+
+    vLLM's own 8-bit layout keeps the rotated 64 elements in 16 bit and 8 scales: 584 bytes, not 512.
+    Source: deepseek-ai/DeepSeek-V4-Pro:inference/model.py, Attention.kv_cache and Indexer.kv_cache;
+    vllm-project/vllm@01cc1d3:vllm/models/deepseek_v4/compressor.py.
+    A layer of DeepSeek-V4 that compresses 4 tokens to one costs 289 bytes a token:
+
+    >>> from vramfit.formats import BF16
+    >>> layer = Compressed(num_attention_heads=64, head_dim=512, block_tokens=4, overlaps=True, index_head_dim=128)
+    >>> compressed_bytes_per_block(layer, BF16) / 4
+    289.0
+    """
+    index = attention.index_head_dim + INDEX_SCALE_BYTES if attention.index_head_dim else 0
+    return fmt.bytes_for(attention.head_dim) + index
 
 
 def expanded_bytes_per_token(attention: Latent, key: StorageFormat, value: StorageFormat) -> int:
@@ -83,7 +106,10 @@ def expanded_bytes_per_token(attention: Latent, key: StorageFormat, value: Stora
 
 
 def token_bytes(mixer: Attention, workload: Inference, *, latent: bool = True) -> int:
-    """Bytes one token of one sequence adds to the cache of a mixer; 0 when it caches no tokens. [B/token]"""
+    """Bytes one token of one sequence adds to the cache of a mixer; 0 when it caches no tokens. [B/token]
+
+    For compressed attention: what one block of tokens adds.
+    """
     key, value = kv_format(workload.kv_format_k or ""), kv_format(workload.kv_format_v or "")
     match mixer:
         case GroupedQuery(causal=True, shares_cache=False) | CrossAttention():
@@ -92,6 +118,8 @@ def token_bytes(mixer: Attention, workload: Inference, *, latent: bool = True) -
             return latent_bytes_per_token(mixer, key)
         case Latent():
             return expanded_bytes_per_token(mixer, key, value)
+        case Compressed():
+            return compressed_bytes_per_block(mixer, key)
         case _:
             return 0
 
@@ -99,11 +127,16 @@ def token_bytes(mixer: Attention, workload: Inference, *, latent: bool = True) -
 def model_bytes_per_token(model: ModelSpec, workload: Inference, *, latent: bool = True) -> int:
     """Bytes one token of one sequence adds in all layers before any window is full. [B/token]"""
     return sum(
-        n * token_bytes(mixer, workload, latent=latent)
+        ceil_div(n * token_bytes(mixer, workload, latent=latent), _tokens_each(mixer))
         for layer, n in model.groups
         for mixer in layer.mixers
         if not isinstance(mixer, CrossAttention)
     )
+
+
+def _tokens_each(mixer: Attention) -> int:
+    """Tokens that share one entry of a mixer's cache."""
+    return mixer.block_tokens if isinstance(mixer, Compressed) else 1
 
 
 def kept_tokens(mixer: Attention, workload: Inference, engine: EngineProfile) -> Size:
@@ -111,11 +144,14 @@ def kept_tokens(mixer: Attention, workload: Inference, engine: EngineProfile) ->
 
         min(context, window)   when it has a window and the engine honours it
         source_tokens          for cross attention: those of the other stream, the prompt's unless fixed
+        context // block       blocks, for compressed attention: the last, unfinished one has no entry yet
 
     Source: Beltagy et al. 2020, arXiv:2004.05150 (sliding windows).
     """
     if isinstance(mixer, CrossAttention):
         return workload.prompt_tokens if mixer.source_tokens is None else mixer.source_tokens
+    if isinstance(mixer, Compressed):
+        return workload.context_tokens // mixer.block_tokens
     window = mixer.window_tokens if isinstance(mixer, GroupedQuery) else None
     if window is None or not engine.windowed_cache:
         return workload.context_tokens
@@ -135,13 +171,14 @@ def kv_cache(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterab
         if not per_token:
             continue
         kept = kept_tokens(mixer, workload, engine)
-        sizes = f"{count_of(count, 'layer')} x {count_of(kept, 'token')} x {count_of(batch, 'sequence')}"
+        unit = "block" if isinstance(mixer, Compressed) else "token"
+        sizes = f"{count_of(count, 'layer')} x {count_of(kept, unit)} x {count_of(batch, 'sequence')}"
         yield exactly(
             f"kv_cache/{mixer_kind(mixer)}",
             per_token * count * kept * batch,
             _ALIVE,
-            f"{per_token:,} B per token x {sizes}; {_facts(mixer, workload)}",
-            "arXiv:2405.04434, sec. 2.1" if isinstance(mixer, Latent) else "arXiv:2305.13245, sec. 2",
+            f"{per_token:,} B per {unit} x {sizes}; {_facts(mixer, workload)}",
+            _source(mixer),
             Basis.DERIVED,
         )
 
@@ -149,18 +186,18 @@ def kv_cache(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterab
 def growth(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
     """Yield the second copy of one layer's keys while a grown cache is copied into a larger tensor. [B]
 
-        keys of the layer that caches most, once more
+        keys of the layer that caches most, once more: the last of them where it has a window
 
     ``torch.cat`` of old and new keys: both live until the layer's field is overwritten; values follow
     when the old keys are gone. Source: huggingface/transformers:src/transformers/cache_utils.py, DynamicLayer.update.
     """
     if not engine.grown_cache:
         return
-    context, batch = workload.context_tokens, workload.batch
     mixers = [m for layer, _ in shard.model.groups for m in layer.mixers if not isinstance(m, CrossAttention)]
-    per_token = max((token_bytes(m, workload, latent=engine.latent_cache) for m in mixers), default=0)
-    if per_token:
-        size = per_token // 2 * context * batch
+    halves = {m: token_bytes(m, workload, latent=engine.latent_cache) // 2 for m in mixers}
+    if any(halves.values()):
+        sizes = (half * kept_tokens(m, workload, engine) * workload.batch for m, half in halves.items())
+        size = reduce(larger, sizes)
         yield Item(
             name="kv_cache/growth_copy",
             bytes=size,
@@ -168,7 +205,7 @@ def growth(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable
             high_bytes=2 * size,
             phases=(Phase.DECODE,),
             basis=Basis.DERIVED,
-            formula=f"{per_token // 2:,} B per token of one layer's keys, while torch.cat copies them",
+            formula=f"up to {max(halves.values()):,} B per token of one layer's keys, while torch.cat copies them",
             source="huggingface/transformers:src/transformers/cache_utils.py, DynamicLayer.update",
         )
 
@@ -184,8 +221,21 @@ def mixer_kind(mixer: Attention) -> str:
             return "cross_attention"
         case Latent():
             return "latent_attention"
+        case Compressed():
+            return "compressed_attention"
         case _:
             return "recurrent"
+
+
+def _source(mixer: Attention) -> str:
+    """Say what defines the cache of a mixer."""
+    match mixer:
+        case Latent():
+            return "arXiv:2405.04434, sec. 2.1"
+        case Compressed():
+            return "deepseek-ai/DeepSeek-V4-Pro:inference/model.py, Attention.kv_cache"
+        case _:
+            return "arXiv:2305.13245, sec. 2"
 
 
 def _facts(mixer: Attention, workload: Inference) -> str:
@@ -198,12 +248,16 @@ def _facts(mixer: Attention, workload: Inference) -> str:
             window = "" if a.window_tokens is None else f", window {a.window_tokens:,}"
             widths = f"{a.head_dim}" if a.v_head_dim is None else f"({a.head_dim} + {a.v_head_dim})"
             heads = f"{a.num_key_value_heads} KV heads"
-            return f"{'2 x ' if a.v_head_dim is None else ''}{heads} x {widths} in {formats}{window}"
+            index = f" + an index of {a.index_head_dim}" if a.index_head_dim else ""
+            return f"{'2 x ' if a.v_head_dim is None else ''}{heads} x {widths}{index} in {formats}{window}"
         case CrossAttention() as a:
             return f"2 x {a.num_key_value_heads} KV heads x {a.head_dim} in {formats}"
         case Latent() as a:
             index = f", and an index of {a.index_head_dim} B + 4 B" if a.index_head_dim else ""
             sizes = f"{a.kv_lora_rank} + {a.qk_rope_head_dim} in {formats}{index}"
             return f"{sizes}, or every head expanded if the engine does so"
+        case Compressed() as a:
+            index = f" and an index of {a.index_head_dim} B + 4 B" if a.index_head_dim else ""
+            return f"{a.head_dim} in {formats}{index} for every {a.block_tokens} tokens"
         case _:
             return ""

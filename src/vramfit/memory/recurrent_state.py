@@ -1,4 +1,7 @@
-"""Recurrent state: what state-space, linear-attention and other recurrent layers keep per sequence, at any length."""
+"""Recurrent state: what state-space, linear-attention and other recurrent layers keep per sequence, at any length.
+
+So do layers that compress blocks of tokens: the tokens of the block that is not finished yet.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from vramfit.formats import FP16, FP32
 from vramfit.request import Inference
 from vramfit.result import Basis, Item, Phase
 from vramfit.shard import Shard
-from vramfit.spec import Attention, LinearAttention, Recurrence, Recurrent, ShortConvolution, StateSpace
+from vramfit.spec import Attention, Compressed, LinearAttention, Recurrence, Recurrent, ShortConvolution, StateSpace
 from vramfit.units import count_of
 
 SOURCES = {
@@ -77,6 +80,21 @@ def carried_elements(layer: Recurrent) -> int:
     return convolution_channels(layer) * layer.conv_kernel
 
 
+def unfinished_elements(layer: Compressed) -> int:
+    """Elements of the block of tokens that is not finished yet, one layer and sequence. [elements]
+
+        2 * n * block_tokens * n * (head_dim + index_head_dim)     n = 2 if blocks overlap, else 1
+
+    2: every token's vector and its score; with overlap the block before is kept too, at twice the width.
+    Source: deepseek-ai/DeepSeek-V4-Pro:inference/model.py, Compressor.kv_state and score_state, both fp32.
+
+    >>> unfinished_elements(Compressed(num_attention_heads=64, head_dim=512, block_tokens=128, overlaps=False))
+    131072
+    """
+    times = 2 if layer.overlaps else 1
+    return 2 * times * layer.block_tokens * times * (layer.head_dim + layer.index_head_dim)
+
+
 def recurrent_state(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
     """Yield the state of one rank's recurrent layers. [B]
 
@@ -88,6 +106,8 @@ def recurrent_state(shard: Shard, workload: Inference, engine: EngineProfile) ->
     del engine
     plain = shard.model.scheme.plain
     for facts, count in ((mixer, count) for layer, count in shard.model.groups for mixer in layer.mixers):
+        if isinstance(facts, Compressed):
+            yield _unfinished(facts, count, workload)
         if not isinstance(facts, Recurrent):
             continue
         said = None if isinstance(facts, ShortConvolution) else facts.state_format
@@ -117,3 +137,19 @@ def recurrent_kind(mixer: Attention) -> str:
             return "short_convolution"
         case _:
             return "recurrence"
+
+
+def _unfinished(facts: Compressed, count: int, workload: Inference) -> Item:
+    """Return the unfinished blocks of equal layers, in fp32 (expected, high) or in 16 bit (low)."""
+    elements = unfinished_elements(facts) * count * workload.batch
+    return Item(
+        name="recurrent_state/unfinished_blocks",
+        bytes=4 * elements,
+        low_bytes=2 * elements,
+        high_bytes=4 * elements,
+        phases=(Phase.PREFILL, Phase.SAMPLE, Phase.DECODE),
+        basis=Basis.DERIVED,
+        formula=f"{unfinished_elements(facts):,} x 4 B x {count_of(count, 'layer')}"
+        f" x {count_of(workload.batch, 'sequence')}, for the last {facts.block_tokens} tokens of any context",
+        source="deepseek-ai/DeepSeek-V4-Pro:inference/model.py, Compressor.kv_state",
+    )

@@ -8,7 +8,7 @@ from importlib import import_module
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.names import nearest
-from vramfit.readers.families import FAMILIES
+from vramfit.readers.families import DRAFTS, FAMILIES
 from vramfit.readers.families.decoder import Named
 from vramfit.readers.fields import Fields
 from vramfit.readers.quantization import check_kept, read_scheme
@@ -37,6 +37,9 @@ def read_config(config: Mapping[str, object], name: str) -> ModelSpec:
     """
     fields = Fields(config)
     kind = fields.text("model_type")
+    draft = DRAFTS.get(_first_class(fields))
+    if draft is not None:
+        return _finished(fields, import_module(f"vramfit.readers.families.{draft}").read(fields, _named(fields, name)))
     if kind is None:
         raise UnsupportedModelError(
             f"{name}: model_type: missing: expected one of {', '.join(FAMILIES)}; take the model's complete config.json"
@@ -50,9 +53,24 @@ def read_config(config: Mapping[str, object], name: str) -> ModelSpec:
     family = import_module(f"vramfit.readers.families.{FAMILIES[kind]}")
     _refuse_other_inputs(fields, kind, getattr(family, "SECTIONS", {}).get(kind, ()))
     _refuse_other_classes(fields, kind, getattr(family, "CLASSES", {}).get(kind))
-    spec: ModelSpec = family.read(fields, Named(name=name, scheme=read_scheme(fields)))
+    return _finished(fields, family.read(fields, _named(fields, name)))
+
+
+def _named(fields: Fields, name: str) -> Named:
+    return Named(name=name, scheme=read_scheme(fields))
+
+
+def _finished(fields: Fields, spec: ModelSpec) -> ModelSpec:
+    """Return the model with the name of its kind and what was assumed, once its exceptions are known to hold."""
     check_kept(fields, spec)
+    kind = fields.text("model_type") or _first_class(fields)
     return replace(spec, family=kind, assumptions=tuple(dict.fromkeys(fields.assumed)))
+
+
+def _first_class(fields: Fields) -> str:
+    """Return the first of ``architectures``; empty when there is none."""
+    named = fields.values.get("architectures")
+    return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else ""
 
 
 def _refuse_other_inputs(fields: Fields, kind: str, read: Collection[str]) -> None:

@@ -1,7 +1,8 @@
-"""DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash and GLM-5: latent attention, many small experts, a sparse index.
+"""DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash, GLM-5, A.X-K1, Mistral 4, MiniCPM 3 and Youtu: latent attention.
 
-Source: huggingface/transformers:src/transformers/models/ deepseek_v2/, deepseek_v3/, deepseek_v32/, glm4_moe_lite/
-and glm_moe_dsa/. Where transformers' class defaults and those of the code
+Most have many small experts, some a sparse index.
+Source: huggingface/transformers:src/transformers/models/ deepseek_v2/, deepseek_v3/, deepseek_v32/, glm4_moe_lite/,
+glm_moe_dsa/, axk1/, mistral4/, minicpm3/ and youtu/. Where transformers' class defaults and those of the code
 published with the models differ (``first_k_dense_replace``, ``n_shared_experts``), an absent field is refused.
 """
 
@@ -27,12 +28,23 @@ from vramfit.spec import Cut, Dense, Experts, FeedForward, Latent, Layer, ModelS
 
 Q_LORA_RANK = 1536
 """Class default in transformers and in the published code, V2 and V3 alike."""
-INDEXED = {"deepseek_v32": 128, "glm_moe_dsa": 128}
+INDEXED = {"axk2": 128, "deepseek_v32": 128, "glm_moe_dsa": 128, "hy_v4": 128}
 """Families with a sparse-attention index -> class default of ``index_head_dim``."""
-INDEX_HEADS = {"deepseek_v32": 64, "glm_moe_dsa": 32}
+INDEX_HEADS = {"axk2": 16, "deepseek_v32": 64, "glm_moe_dsa": 32, "hy_v4": 16}
 """Class default of ``index_n_heads``."""
-FIRST_DENSE = {"deepseek_v2": 0, "deepseek_v32": 3, "glm4_moe_lite": 1, "glm_moe_dsa": 3}
+FIRST_DENSE = {
+    "axk1": 1, "axk2": 1, "deepseek_v2": 0, "deepseek_v32": 3, "glm4_moe_lite": 1, "glm_moe_dsa": 3, "hy_v4": 1,
+    "mistral4": 0,
+}  # fmt: skip
 """Class default of ``first_k_dense_replace``, where transformers' and the published code agree."""
+ALL_DENSE = ("minicpm3", "youtu")
+"""Families without experts; tied, like the class default."""
+FUSED = ("hy_v4", "mistral4")
+"""Families with all experts of a layer in two tensors."""
+NO_CORRECTION = ("deepseek_v2", "mistral4")
+"""Families whose router has no correction bias where ``topk_method`` says nothing."""
+RANKS = {"axk2": 384, "minicpm3": 768, "mistral4": 1024}
+"""Class default of ``q_lora_rank`` where it is not the usual one."""
 CHOICES = {"greedy": False, "group_limited_greedy": False, "noaux_tc": True}
 """``topk_method`` -> whether the router has a correction bias."""
 
@@ -49,26 +61,33 @@ def read(fields: Fields, named: Named) -> ModelSpec:
     last = (True, kind in INDEXED)  # a prediction layer has experts, and an index of its own
     kinds: dict[tuple[bool, bool], Layer] = {}
     for sparse, index in dict.fromkeys((*per_layer, last) if any(x for x, _ in per_layer) else per_layer):
-        facts = _latent(fields, INDEXED[kind] if index else 0)
+        facts = latent(fields, INDEXED[kind] if index else 0)
         feed_forward, network = _experts(fields, hidden) if sparse else _dense(fields, hidden)
-        attention = (*_attention_tensors(fields, facts, hidden), *(_index(fields, facts, hidden) if index else ()))
-        tensors = (*block_norms(hidden), *attention, *network)
+        attention = (*latent_tensors(fields, facts, hidden), *(_index(fields, facts, hidden) if index else ()))
+        more = block_norms(hidden, ("post_mlp_layernorm",)) if kind == "axk1" and sparse else ()
+        tensors = (*block_norms(hidden), *more, *attention, *network)
         kinds[sparse, index] = Layer(attention=facts, feed_forward=feed_forward, tensors=tensors)
     layers = tuple(kinds[key] for key in per_layer)
     parts = prediction(fields, hidden, kinds.get(last))
-    return causal_model(fields, named, layers, hidden_size=hidden, tied=is_tied(fields), parts=parts)
+    return causal_model(
+        fields, named, layers, hidden_size=hidden, tied=is_tied(fields, default=kind in ALL_DENSE), parts=parts
+    )
 
 
-def _latent(fields: Fields, index_head_dim: int) -> Latent:
+def latent(fields: Fields, index_head_dim: int) -> Latent:
     """Return the facts of latent attention; ``index_head_dim``: class default, 0 = the layer has no index."""
-    absent = fields.absent("q_lora_rank")
+    absent, kind = fields.absent("q_lora_rank"), fields.text("model_type") or ""
+    heads = fields.integer("num_attention_heads")
+    values = fields.integer("hidden_size") // heads if kind == "minicpm3" else None
     return Latent(
-        num_attention_heads=fields.integer("num_attention_heads"),
+        num_attention_heads=heads,
         kv_lora_rank=fields.integer("kv_lora_rank"),
         qk_rope_head_dim=fields.integer("qk_rope_head_dim"),
         qk_nope_head_dim=fields.integer("qk_nope_head_dim"),
-        v_head_dim=fields.integer("v_head_dim"),
-        q_lora_rank=fields.integer("q_lora_rank", Q_LORA_RANK) if absent else fields.optional("q_lora_rank"),
+        v_head_dim=fields.integer("v_head_dim", values),
+        q_lora_rank=fields.integer("q_lora_rank", RANKS.get(kind, Q_LORA_RANK))
+        if absent
+        else fields.optional("q_lora_rank"),
         index_head_dim=fields.integer("index_head_dim", index_head_dim) if index_head_dim else 0,
     )
 
@@ -99,7 +118,7 @@ def _index(fields: Fields, facts: Latent, hidden: int) -> Tensors:
     )
 
 
-def _attention_tensors(fields: Fields, facts: Latent, hidden: int) -> Tensors:
+def latent_tensors(fields: Fields, facts: Latent, hidden: int) -> Tensors:
     """Return the projections: those down to a rank are whole on every device, those up are divided by heads."""
     bias = fields.flag("attention_bias", default=False)
     heads, rank = facts.num_attention_heads, facts.q_lora_rank
@@ -129,6 +148,8 @@ def _sparse(fields: Fields) -> tuple[bool, ...]:
     transformers ignores ``moe_layer_freq``, which is 1 in all published models; their own code and vLLM read it.
     """
     num = fields.num_layers
+    if fields.text("model_type") in ALL_DENSE:
+        return (False,) * num
     words = fields.words("mlp_layer_types", ("dense", "sparse"), num)
     if words is not None:
         return tuple(word == "sparse" for word in words)
@@ -157,8 +178,17 @@ def _experts(fields: Fields, hidden: int) -> tuple[FeedForward, Tensors]:
     return facts, (
         router("mlp.gate", count, hidden),
         *((correction("mlp.gate", count),) if _has_correction(fields) else ()),
-        *routed_experts(count, hidden, width),
+        *(_fused(count, hidden, width) if fields.text("model_type") in FUSED else routed_experts(count, hidden, width)),
         *(gated_mlp(hidden, shared, prefix="mlp.shared_experts") if shared else ()),
+    )
+
+
+def _fused(count: int, hidden: int, width: int) -> Tensors:
+    """Return experts in two tensors: gate and up projections of all in one tensor, down projections too."""
+    into, back = (count, 2 * width, hidden), (count, hidden, width)
+    return (
+        Tensor(name="mlp.experts.gate_up_proj", shape=into, role=Role.EXPERT, cut=Cut.SECOND, experts=count),
+        Tensor(name="mlp.experts.down_proj", shape=back, role=Role.EXPERT, cut=Cut.INPUTS, experts=count),
     )
 
 
@@ -181,7 +211,7 @@ def _has_correction(fields: Fields) -> bool:
     """Say whether the router has a correction bias: V3 and its kin, unless ``topk_method`` says otherwise."""
     method = fields.text("topk_method")
     if method is None:
-        return fields.text("model_type") != "deepseek_v2"
+        return fields.text("model_type") not in NO_CORRECTION
     if method not in CHOICES:
         raise InvalidValueError(fields.at("topk_method"), method, f"one of {', '.join(CHOICES)}")
     return CHOICES[method]

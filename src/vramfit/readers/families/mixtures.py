@@ -31,7 +31,11 @@ _GLM = Mixture(
     first_dense=("first_k_dense_replace", 1),
 )  # fmt: skip
 _GRANITE = Mixture(
-    block="block_sparse_moe", router="router.layer", experts="num_local_experts", width="intermediate_size", fused=True
+    block="block_sparse_moe",
+    router="router.layer",
+    experts="num_local_experts",
+    width="intermediate_size",
+    fused=("input_linear.weight", "output_linear.weight"),
 )
 
 STYLES: dict[str, Style] = {
@@ -41,6 +45,12 @@ STYLES: dict[str, Style] = {
         period_field="global_attn_every_n_layers", qkv_bias=_BIAS, output_bias=_BIAS,
         mixture=Mixture(router="router.gate", correction="expert_bias", learned=True,
                         shared=("num_shared_experts", 2), first_dense=("num_dense_layers", 1)),
+    ),
+    "aria_text": Style(
+        qkv_bias=_BIAS, output_bias=_BIAS, mlp_bias=("mlp_bias", False),
+        mixture=Mixture(router="router", experts="moe_num_experts", chosen="moe_topk", width="intermediate_size",
+                        fused=("experts.fc1.weight", "experts.fc2.weight"), turned=True,
+                        shared=("moe_num_shared_experts", 2)),
     ),
     "dots1": Style(
         qk_norm="head", qkv_bias=_BIAS, output_bias=_BIAS,
@@ -70,12 +80,18 @@ STYLES: dict[str, Style] = {
     "granitemoe": Style(qkv_bias=_BIAS, output_bias=_BIAS, mixture=_GRANITE),
     "granitemoeshared": Style(
         qkv_bias=_BIAS, output_bias=_BIAS,
-        mixture=replace(_GRANITE, shared_width=("shared_intermediate_size", 0), shared_name="shared_mlp"),
+        mixture=replace(_GRANITE, shared_width=("shared_intermediate_size", 0), shared_name="shared_mlp",
+                        shared_beside=True),
     ),
     "hunyuan_v1_moe": Style(
         qk_norm="head", qk_names=("query_layernorm", "key_layernorm"), qkv_bias=_BIAS, output_bias=_BIAS,
         mixture=Mixture(router="gate.wg", chosen="moe_topk", width="intermediate_size", shared=1,
                         shared_name="shared_mlp"),
+    ),
+    "hy_v3": Style(
+        qk_norm="head", head_dim=128, kv_heads=8, qkv_bias=_BIAS, output_bias=_BIAS, mlp_bias=("mlp_bias", False),
+        mixture=Mixture(router="router.gate", correction="expert_bias", shared=("num_shared_experts", 1),
+                        shared_name="shared_mlp", first_dense=("first_k_dense_replace", 1)),
     ),
     "minimax_m2": Style(
         qk_norm="all heads", head_dim=128, kv_heads=8,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from vramfit.errors import InvalidValueError
 from vramfit.formats import FP32, Role
 from vramfit.readers.families.decoder import (
     Named,
@@ -44,12 +45,18 @@ class Mixture:
     width: str = "moe_intermediate_size"
     """Fields that count experts, those of a token, and the width of one."""
     names: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
-    fused: bool = False
-    """True: all experts in two tensors, ``input_linear`` and ``output_linear``."""
+    fused: tuple[str, str] | None = None
+    """All experts in two tensors of these names: gate and up together, and down; None = each expert has its own."""
+    turned: bool = False
+    """True: the two hold inputs before outputs."""
+    stacked: bool = False
+    """True: one tensor of each kind for all experts, right below the block."""
     correction: str = ""
     """The router's correction bias; empty = there is none."""
     learned: bool = False
     """True: the correction is a parameter, False: a buffer."""
+    correction_at: str | None = None
+    """Where it stands if not in the block."""
     correction_rows: int = 0
     """1: the correction has a leading axis of one."""
     shared: tuple[str, int | None] | int = 0
@@ -57,9 +64,13 @@ class Mixture:
     shared_width: tuple[str, int] | None = None
     """Field that holds the width of all shared experts together, and its class default."""
     shared_name: str = "shared_experts"
+    shared_beside: bool = False
+    """True: shared experts stand beside the block, not in it."""
     shared_gate: str = ""
     first_dense: tuple[str, int] | None = None
     """Field that counts the dense layers at the bottom, and its class default."""
+    dense_width: str = "intermediate_size"
+    """Field with the width of the layers without experts; where it is absent, ``intermediate_size``."""
     sparse: Callable[[Fields, int], bool] | None = None
     """Says whether a layer has experts, where neither a count nor ``mlp_layer_types`` does."""
     predicts: bool = False
@@ -107,9 +118,17 @@ class Style:
     period_field: str = "sliding_window_pattern"
     period: int | None = None
     """One layer in so many is full, the last of each; None = all slide."""
+    slides_at: Callable[[Fields, int], bool] | None = None
+    """Says whether a layer slides, where neither ``layer_types`` nor a period does."""
+    heads: Callable[[Fields], tuple[int, ...]] | None = None
+    """Counts the heads of every layer, where they differ; None = all have ``num_attention_heads``."""
     qk_names: tuple[str, str] = ("q_norm", "k_norm")
     gate: str = ""
     """Matrix that gates the attention's output, as wide as the queries; empty = there is none."""
+    head_gate: str = ""
+    """Matrix that gates every head by one number, or all of the output where ``gating`` says so."""
+    sinks: str = ""
+    """One learned score per head that no token has; empty = there is none."""
     mixture: Mixture | None = None
     """None: every layer has one network for all tokens."""
     refused: tuple[tuple[str, str], ...] = ()
@@ -121,15 +140,17 @@ def read_style(fields: Fields, named: Named, style: Style) -> ModelSpec:
     for name, why in style.refused:
         fields.refuse(name, why)
     hidden, mixture = fields.integer("hidden_size"), style.mixture
-    per_layer = tuple(zip(_windows(fields, style), _sparse(fields, mixture), strict=True))
-    kinds: dict[tuple[int | None, bool], Layer] = {}
-    for window, sparse in dict.fromkeys(per_layer):
+    heads = (None,) * fields.num_layers if style.heads is None else style.heads(fields)
+    per_layer = tuple(zip(_windows(fields, style), _sparse(fields, mixture), heads, strict=True))
+    kinds: dict[tuple[int | None, bool, int | None], Layer] = {}
+    for window, sparse, own in dict.fromkeys(per_layer):
         facts = grouped_query(fields, hidden, window=window, default_dim=style.head_dim, default_kv=style.kv_heads)
+        facts = facts if own is None else replace(facts, num_attention_heads=own)
         if sparse and mixture is not None:
             feed_forward, network = _experts(fields, mixture, hidden, bias=_bias(fields, style.mlp_bias))
         else:
             feed_forward, network = _network(fields, style, hidden)
-        kinds[window, sparse] = Layer(
+        kinds[window, sparse, own] = Layer(
             attention=facts,
             feed_forward=feed_forward,
             tensors=(*_norms(style, hidden), *_attention(fields, style, facts, hidden), *network),
@@ -141,7 +162,7 @@ def read_style(fields: Fields, named: Named, style: Style) -> ModelSpec:
         hidden_size=hidden,
         tied=is_tied(fields, default=style.tied),
         final_norm=style.final_norm,
-        parts=prediction(fields, hidden, kinds.get((None, True))) if mixture and mixture.predicts else (),
+        parts=prediction(fields, hidden, kinds.get((None, True, None))) if mixture and mixture.predicts else (),
     )
     return replace(spec, head=_head(fields, style, spec))
 
@@ -171,7 +192,8 @@ def _windows(fields: Fields, style: Style) -> tuple[int | None, ...]:
         period = fields.integer(name, largest=LARGEST_LAYERS)
     elif period is not None and fields.has(name):  # EXAONE 4 writes LLLG
         period = len(fields.text(name) or "") or period
-    return windows(fields, window, tuple(not period or (i + 1) % period != 0 for i in range(fields.num_layers)))
+    slides = style.slides_at or (lambda _, i: not period or (i + 1) % period != 0)
+    return windows(fields, window, tuple(slides(fields, i) for i in range(fields.num_layers)))
 
 
 def _bias(fields: Fields, bias: Bias) -> bool:
@@ -194,7 +216,20 @@ def _attention(fields: Fields, style: Style, facts: GroupedQuery, hidden: int) -
         *linear(f"{at}.{style.output}", hidden, q, Cut.INPUTS, bias=_bias(fields, style.output_bias)),
         *_qk_norms(fields, style, facts),
         *(linear(f"{at}.{style.gate}", q, hidden, Cut.OUTPUTS) if style.gate else ()),
+        *_by_head(fields, style, facts, hidden),
     )
+
+
+def _by_head(fields: Fields, style: Style, facts: GroupedQuery, hidden: int) -> Tensors:
+    """Return the gate of every head and the score that no token has."""
+    at, heads = style.attention, facts.num_attention_heads
+    gating = fields.values.get("gating")
+    if style.head_gate and gating not in (None, True, "per-head", "per-element"):
+        raise InvalidValueError(fields.at("gating"), gating, 'true, "per-head" or "per-element"')
+    rows = heads * facts.head_dim if gating == "per-element" else heads
+    sinks = Tensor(name=f"{at}.{style.sinks}", shape=(heads,), role=Role.BIAS, cut=Cut.OUTPUTS)
+    gate = linear(f"{at}.{style.head_gate}", rows, hidden, Cut.OUTPUTS) if style.head_gate else ()
+    return (*gate, *((sinks,) if style.sinks else ()))
 
 
 def _qk_norms(fields: Fields, style: Style, facts: GroupedQuery) -> Tensors:
@@ -210,7 +245,9 @@ def _qk_norms(fields: Fields, style: Style, facts: GroupedQuery) -> Tensors:
 
 
 def _network(fields: Fields, style: Style, hidden: int) -> tuple[FeedForward, Tensors]:
-    width, bias = fields.integer("intermediate_size"), _bias(fields, style.mlp_bias)
+    name = style.mixture.dense_width if style.mixture is not None else ""
+    width = fields.integer(name if name and fields.has(name) else "intermediate_size")
+    bias = _bias(fields, style.mlp_bias)
     if style.fused_gate:
         into = linear("mlp.gate_up_proj", 2 * width, hidden, Cut.OUTPUTS, bias=bias)
     elif style.gated:
@@ -247,29 +284,31 @@ def _experts(fields: Fields, mixture: Mixture, hidden: int, *, bias: bool) -> tu
 
 
 def _routed(mixture: Mixture, count: int, hidden: int, width: int) -> Tensors:
-    if not mixture.fused:
+    def stack(name: str, rows: int, columns: int, cut: Cut) -> Tensor:
+        shape, at = (count, rows, columns), f"{mixture.block}.{name}"
+        return Tensor(name=at, shape=shape, role=Role.EXPERT, cut=cut, experts=count)
+
+    if mixture.stacked:
+        into = tuple(stack(f"{name}.weight", width, hidden, Cut.SECOND) for name in mixture.names[:-1])
+        return (*into, stack(f"{mixture.names[-1]}.weight", hidden, width, Cut.INPUTS))
+    if mixture.fused is None:
         return routed_experts(count, hidden, width, prefix=mixture.block, names=mixture.names)
-    return (
-        Tensor(
-            name=f"{mixture.block}.input_linear.weight", shape=(count, 2 * width, hidden), role=Role.EXPERT,
-            cut=Cut.SECOND, experts=count,
-        ),
-        Tensor(
-            name=f"{mixture.block}.output_linear.weight", shape=(count, hidden, width), role=Role.EXPERT,
-            cut=Cut.INPUTS, experts=count,
-        ),
-    )  # fmt: skip
+    into_name, back_name = mixture.fused
+    if mixture.turned:
+        return (stack(into_name, hidden, 2 * width, Cut.INPUTS), stack(back_name, width, hidden, Cut.SECOND))
+    return (stack(into_name, 2 * width, hidden, Cut.SECOND), stack(back_name, hidden, width, Cut.INPUTS))
 
 
 def _shared(mixture: Mixture, hidden: int, width: int, *, bias: bool) -> Tensors:
     if not width:
         return ()
-    if mixture.fused:  # beside the block, and fused as well
+    if mixture.shared_beside and mixture.fused is not None:  # fused as well
         return (
             *linear(f"{mixture.shared_name}.input_linear", 2 * width, hidden, Cut.OUTPUTS),
             *linear(f"{mixture.shared_name}.output_linear", hidden, width, Cut.INPUTS),
         )
-    return gated_mlp(hidden, width, prefix=f"{mixture.block}.{mixture.shared_name}", bias=bias)
+    prefix = mixture.shared_name if mixture.shared_beside else f"{mixture.block}.{mixture.shared_name}"
+    return gated_mlp(hidden, width, prefix=prefix, bias=bias)
 
 
 def _shared_width(fields: Fields, mixture: Mixture, width: int) -> int:
@@ -289,7 +328,7 @@ def _correction(mixture: Mixture, count: int) -> Tensors:
     if not mixture.correction:
         return ()
     shape = (1, count) if mixture.correction_rows else (count,)
-    name = f"{mixture.block}.{mixture.correction}"
+    name = f"{mixture.block if mixture.correction_at is None else mixture.correction_at}.{mixture.correction}"
     return (Tensor(name=name, shape=shape, role=Role.BIAS, stored=FP32, buffer=not mixture.learned),)
 
 
