@@ -16,6 +16,7 @@ from math import prod
 from typing import TypeAlias
 
 from vramfit.formats import Role, StorageFormat
+from vramfit.pipeline import Component
 
 
 class Cut(StrEnum):
@@ -225,6 +226,8 @@ class Part:
     """Everything outside the layers, full names."""
     resident: bool
     """True when a plain load of the model brings it to the device."""
+    component: str = ""
+    """Component of a diffusion pipeline that this stack belongs to; empty = not a pipeline."""
 
     @property
     def num_parameters(self) -> int:
@@ -274,6 +277,8 @@ class ModelSpec:
     layer_prefix: str
     scheme: Scheme
     parts: tuple[Part, ...] = ()
+    components: tuple[Component, ...] = ()
+    """Facts of a diffusion pipeline, one entry per folder with weights; empty = a language model or an encoder."""
     generates: bool = True
     """False for encoders: no next token, no cache, no logits over the vocabulary at every step."""
     assumptions: tuple[str, ...] = ()
