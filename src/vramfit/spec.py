@@ -281,6 +281,8 @@ class ModelSpec:
     """Facts of a diffusion pipeline, one entry per folder with weights; empty = a language model or an encoder."""
     generates: bool = True
     """False for encoders: no next token, no cache, no logits over the vocabulary at every step."""
+    not_counted: tuple[str, ...] = ()
+    """What this kind of model holds in memory and no formula here counts."""
     assumptions: tuple[str, ...] = ()
     """What the configuration did not say and was taken from the family's published defaults."""
     evidence: str = "config"

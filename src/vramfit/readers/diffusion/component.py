@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from vramfit.errors import InvalidValueError, UnsupportedModelError
+from vramfit.errors import UnsupportedModelError
 from vramfit.formats import BF16
 from vramfit.names import nearest
-from vramfit.pipeline import Component
+from vramfit.pipeline import Autoencoder, Component, Denoiser
 from vramfit.readers.diffusion.block import Anatomy, Known, Stack
 from vramfit.readers.diffusion.classes import CLASSES
 from vramfit.readers.diffusion.encoder import ENCODERS, LANGUAGE_MODELS, language_model
@@ -125,6 +125,7 @@ def _spec(fields: Fields, name: str, component: Component, anatomy: Anatomy) -> 
         parts=_parts(component.name, anatomy),
         components=(component,),
         generates=False,
+        not_counted=not_counted((component,)),
         assumptions=(*dict.fromkeys(fields.assumed), *(() if scheme else (WITHOUT_DTYPE,))),
     )
 
@@ -156,6 +157,7 @@ def _parts(component: str, anatomy: Anatomy) -> tuple[Part, ...]:
 def _from_language_model(fields: Fields, name: str, component: str, chosen: str) -> ModelSpec:
     """Return a language model that serves as a text encoder."""
     spec, facts = language_model(fields, name, chosen)
+    made = Component(name=component, class_name=chosen, facts=facts)
     parts = (
         Part(
             name=component,
@@ -178,8 +180,9 @@ def _from_language_model(fields: Fields, name: str, component: str, chosen: str)
         max_position_embeddings=None,
         tied=False,
         parts=parts,
-        components=(Component(name=component, class_name=chosen, facts=facts),),
+        components=(made,),
         generates=False,
+        not_counted=not_counted((made,)),
     )
 
 
@@ -189,8 +192,17 @@ def dtype_named(config: Mapping[str, Any]) -> str | None:
     return value if isinstance(value, str) and value.removeprefix("torch.") in DTYPES else None
 
 
-def require_object(value: object, where: str) -> Mapping[str, object]:
-    """Return a mapping, or refuse with the place."""
-    if not isinstance(value, Mapping):
-        raise InvalidValueError(where, value, "the object that its config.json holds")
-    return value
+def not_counted(components: tuple[Component, ...]) -> tuple[str, ...]:
+    """Name what a pipeline holds while it runs and no formula here counts, one line per component."""
+    found = []
+    for component in components:
+        match component.facts:
+            case Denoiser() as facts:
+                what = f"{facts.in_channels} latent channels, width {facts.hidden_size:,}"
+                found.append(f"{component.name}: activations of a denoising step ({what}); they grow with the image")
+            case Autoencoder() as facts:
+                sizes = f"{facts.block_out_channels[0]} channels at full resolution"
+                found.append(f"{component.name}: the peak of decoding latents to pixels ({sizes}), often the largest")
+            case _:
+                found.append(f"{component.name}: activations of one pass over its input")
+    return tuple(found)

@@ -167,7 +167,9 @@ ENCODERS: Classes = MappingProxyType({
     "CLIPVisionModelWithProjection": Known(clip_vision_projected, _CLIP_VISION, {}),
     "StableDiffusionSafetyChecker": Known(safety_checker, {"projection_dim": 512}, {}),
     "T5EncoderModel": Known(t5, _T5, {}),
-    "UMT5EncoderModel": Known(umt5, {**_T5, "vocab_size": 250112, "feed_forward_proj": "gated-gelu"}, {}),
+    "UMT5EncoderModel": Known(umt5, {
+        **_T5, "vocab_size": 250112, "feed_forward_proj": "gated-gelu", "d_ff": 1024, "num_layers": 8, "num_heads": 6,
+    }, {}),
 })  # fmt: skip
 """Class name -> how it is read."""
 
