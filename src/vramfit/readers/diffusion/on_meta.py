@@ -5,6 +5,7 @@ Public classes of the two libraries only, never code from a repository; no weigh
 
 from __future__ import annotations
 
+import warnings
 from importlib.util import find_spec
 from typing import Any
 
@@ -38,7 +39,8 @@ def on_meta(fields: Fields, chosen: str) -> tuple[Anatomy, str]:
     values = {name: value for name, value in fields.values.items() if not name.startswith("_")}
     values.pop("quantization_config", None)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is deprecated in diffusers is no concern of who asks for a size
             model: Any = known.from_config(values)
     except Exception as error:  # whatever a foreign constructor raises about an untrusted configuration
         raise UnsupportedModelError(
