@@ -18,8 +18,8 @@ def read_model(source: str | Path | Mapping[str, object], *, name: str | None = 
     """Return the model that a name, a path or the content of a ``config.json`` stands for.
 
     Args:
-        source: a mapping; a path to a ``config.json``, a model's or a pipeline's directory, a ``*.safetensors`` file or its index
-            (with ``config.json`` beside it); a ``*.gguf`` file; or a catalogue name or Hub id, ``org/name[@revision]``.
+        source: a mapping; a path to a ``config.json``, a model's or a pipeline's directory, a ``*.safetensors`` file
+            or its index (with ``config.json`` beside it); a ``*.gguf`` file; or a catalogue name or Hub id, ``org/name[@revision]``.
         name: what to call a model that comes as a mapping.
         hub: True = ask the Hub even when the catalogue knows the name, and compare with the file headers.
 
@@ -46,7 +46,7 @@ def read_model(source: str | Path | Mapping[str, object], *, name: str | None = 
 
 
 def _read(config: Mapping[str, object], name: str) -> ModelSpec:
-    """Read a configuration: of transformers, or of diffusers (a component, or a pipeline with its components inside)."""
+    """Read a configuration of transformers, or of diffusers: a component, or a pipeline with its components inside."""
     if "_class_name" in config and "model_type" not in config:
         from vramfit.readers.diffusion.pipeline import as_any  # noqa: PLC0415 - only paid for by pipelines
 

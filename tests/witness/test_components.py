@@ -103,7 +103,7 @@ def test_a_published_component_is_the_same(case: Published) -> None:
 @pytest.mark.parametrize("cls", ["HiDreamImageTransformer2DModel", "LTX2VideoTransformer3DModel", "AutoencoderDC"])
 def test_other_classes_are_read_through_diffusers(cls: str) -> None:
     """A class that is in no table of ours is built on the meta device, and the assumptions say so."""
-    small = {
+    small: dict[str, Any] = {
         "HiDreamImageTransformer2DModel": {
             "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 3,
             "in_channels": 4, "out_channels": 4, "patch_size": 2, "caption_channels": [34, 34], "text_emb_dim": 22,

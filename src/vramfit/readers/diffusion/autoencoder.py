@@ -14,14 +14,13 @@ from vramfit.readers.diffusion.block import (
     Anatomy,
     Tensors,
     attention,
+    bounded,
     convolution,
     count,
     integers,
-    linear,
     norm,
     one_of,
     resnet,
-    table,
     under,
     yes,
 )
@@ -42,6 +41,7 @@ def _levels(fields: Fields, down: str, up: str) -> tuple[int, ...]:
             raise InvalidValueError(fields.at(name), kinds, f"a list of {len(channels)} block types, one per level")
         for value in kinds:
             one_of(Fields({name: value}, fields.path), name, (kind,))
+    bounded(fields, "layers_per_block", 2 * len(channels) * (count(fields, "layers_per_block") + 2))
     return channels
 
 
@@ -67,7 +67,9 @@ def _middle(width: int, *, attends: bool, kernel: tuple[int, ...] = (3, 3), conv
     )
 
 
-def _encoder(fields: Fields, channels: tuple[int, ...], *, attends: bool, kernel: tuple[int, ...], conv: str) -> Tensors:
+def _encoder(
+    fields: Fields, channels: tuple[int, ...], *, attends: bool, kernel: tuple[int, ...], conv: str
+) -> Tensors:
     """Return the half that runs from pixels to latents; it writes a mean and a variance."""
     last, latent = channels[-1], fields.integer("latent_channels")
     inner = convolution(f"conv_in{conv}", channels[0], fields.integer("in_channels"), kernel)
@@ -76,7 +78,9 @@ def _encoder(fields: Fields, channels: tuple[int, ...], *, attends: bool, kernel
     return under("encoder", (*inner, *blocks, *_middle(last, attends=attends, kernel=kernel, conv=conv), *ends))
 
 
-def _decoder(fields: Fields, channels: tuple[int, ...], *, attends: bool, kernel: tuple[int, ...], conv: str) -> Tensors:
+def _decoder(
+    fields: Fields, channels: tuple[int, ...], *, attends: bool, kernel: tuple[int, ...], conv: str
+) -> Tensors:
     """Return the half that runs from latents to pixels: one residual block more per level."""
     coarse, fine = channels[-1], channels[0]
     inner = convolution(f"conv_in{conv}", coarse, fields.integer("latent_channels"), kernel)
@@ -117,7 +121,10 @@ def _between(fields: Fields, kernel: tuple[int, ...] = (1, 1)) -> Tensors:
 
 def image(fields: Fields) -> Anatomy:
     """Read AutoencoderKL: Stable Diffusion's, FLUX.1's and most others'."""
-    channels, attends = _levels(fields, "DownEncoderBlock2D", "UpDecoderBlock2D"), yes(fields, "mid_block_add_attention")
+    channels, attends = (
+        _levels(fields, "DownEncoderBlock2D", "UpDecoderBlock2D"),
+        yes(fields, "mid_block_add_attention"),
+    )
     tensors = (
         *_encoder(fields, channels, attends=attends, kernel=(3, 3), conv=""),
         *_decoder(fields, channels, attends=attends, kernel=(3, 3), conv=""),
@@ -139,10 +146,8 @@ def hunyuan_video(fields: Fields) -> Anatomy:
     """Read HunyuanVideo's: AutoencoderKL over three axes."""
     channels = _levels(fields, "HunyuanVideoDownBlock3D", "HunyuanVideoUpBlock3D")
     attends, ratio = yes(fields, "mid_block_add_attention"), fields.integer("temporal_compression_ratio", largest=64)
-    spatial = fields.integer("spatial_compression_ratio", largest=64)
     one_of(fields, "spatial_compression_ratio", (2 ** (len(channels) - 1),))
     latent = fields.integer("latent_channels")
-    assert spatial
     tensors = (
         *_encoder(fields, channels, attends=attends, kernel=VIDEO, conv=CAUSAL),
         *_decoder(fields, channels, attends=attends, kernel=VIDEO, conv=CAUSAL),

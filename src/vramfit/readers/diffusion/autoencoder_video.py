@@ -11,6 +11,7 @@ from vramfit.readers.diffusion.block import (
     TIME_CHANNELS,
     Anatomy,
     Tensors,
+    bounded,
     convolution,
     count,
     integers,
@@ -29,7 +30,12 @@ VIDEO, POINT, TIME = (3, 3, 3), (1, 1, 1), (3, 1, 1)
 def _flags(fields: Fields, name: str, num: int) -> tuple[bool, ...]:
     """Return one boolean per level."""
     value = fields.values.get(name)
-    if not isinstance(value, list | tuple) or len(value) < num or not all(isinstance(v, bool) for v in value):
+    if (
+        not num
+        or not isinstance(value, list | tuple)
+        or len(value) < num
+        or not all(isinstance(v, bool) for v in value)
+    ):
         raise InvalidValueError(fields.at(name), value, f"a list of {num} booleans, one per change of resolution")
     return tuple(value)
 
@@ -38,9 +44,10 @@ def wan(fields: Fields) -> Anatomy:
     """Read Wan's, with levels side by side (2.1) or in residual blocks with a shortcut around each (2.2)."""
     mult, base, latent = integers(fields, "dim_mult", largest=1024), fields.integer("base_dim"), fields.integer("z_dim")
     halves, blocks = _flags(fields, "temperal_downsample", len(mult) - 1), count(fields, "num_res_blocks")
-    residual = yes(fields, "is_residual")
+    residual = "is_residual" in fields.values and yes(fields, "is_residual")
+    bounded(fields, "num_res_blocks", 2 * len(mult) * (blocks + 2))
     one_of(fields, "attn_scales", ([], (), None))
-    outer = (fields.optional("decoder_base_dim") or base) if fields.has("decoder_base_dim") else base
+    outer = fields.optional("decoder_base_dim") or base
     inputs, outputs = fields.integer("in_channels"), fields.integer("out_channels")
     encoder = _wan_encoder((inputs, base, 2 * latent), mult, blocks, halves, residual=residual)
     decoder = _wan_decoder((latent, outer, outputs), mult, blocks, halves[: len(mult) - 1][::-1], residual=residual)
@@ -137,6 +144,7 @@ def ltx(fields: Fields) -> Anatomy:
     side, latent = fields.integer("patch_size", largest=64), fields.integer("latent_channels")
     scaling = _flags(fields, "spatio_temporal_scaling", len(down))
     layers = _depths(fields, "layers_per_block", len(down) + 1)
+    bounded(fields, "layers_per_block", sum(layers))
     encoder = _ltx_encoder((fields.integer("in_channels") * side**2, latent + 1), down, layers, scaling)
     tensors = (
         *(t for n in ("latents_mean", "latents_std") for t in table(n, latent, buffer=True)),
@@ -184,6 +192,7 @@ def _ltx_decoder(fields: Fields, latent: int, outputs: int) -> Tensors:
     if not num:
         raise InvalidValueError(fields.at("decoder_block_out_channels"), [], "at least one level")
     layers = _depths(fields, "decoder_layers_per_block", num + 1)[::-1]
+    bounded(fields, "decoder_layers_per_block", sum(layers))
     scaling = _flags(fields, "decoder_spatio_temporal_scaling", num)[::-1]
     noise = _flags(fields, "decoder_inject_noise", num + 1)[::-1]
     factors = _depths(fields, "upsample_factor", num)[::-1]
@@ -203,7 +212,11 @@ def _ltx_decoder(fields: Fields, latent: int, outputs: int) -> Tensors:
         found.append(up if scaling[i] else ())
         found.extend(_ltx_resnet(f"{at}.resnets.{j}", width, width, **kind) for j in range(layers[i + 1]))
     found.append(convolution("conv_out.conv", outputs, width, VIDEO))
-    last = (*table("timestep_scale_multiplier"), *_ltx_time("time_embedder", 2 * width), *table("scale_shift_table", 2, width))
+    last = (
+        *table("timestep_scale_multiplier"),
+        *_ltx_time("time_embedder", 2 * width),
+        *table("scale_shift_table", 2, width),
+    )
     return (*(t for tensors in found for t in tensors), *(last if timed else ()))
 
 

@@ -7,7 +7,7 @@ them. Source of every class below ``readers/diffusion``: huggingface/diffusers@v
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
@@ -78,7 +78,7 @@ def table(name: str, *shape: int, buffer: bool = False) -> Tensors:
 
 def under(prefix: str, tensors: Tensors) -> Tensors:
     """Return the tensors with a prefix before their names."""
-    return tuple(replace(t, name=f"{prefix}.{t.name}") for t in tensors)
+    return tuple(Tensor(name=f"{prefix}.{t.name}", shape=t.shape, role=t.role, buffer=t.buffer) for t in tensors)
 
 
 def two_linears(name: str, width: int, inputs: int, *, inner: int = 0, bias: bool = True) -> Tensors:
@@ -183,7 +183,7 @@ def experts(count: int, chosen: int, width: int, shared: int) -> Experts:
     )
 
 
-def resnet(  # noqa: PLR0913 - so
+def resnet(
     name: str,
     inputs: int,
     outputs: int,
@@ -208,10 +208,12 @@ def resnet(  # noqa: PLR0913 - so
     )
 
 
-def integers(fields: Fields, name: str, *, largest: int = LARGEST_WIDTH, smallest: int = 1) -> tuple[int, ...]:
-    """Return a list of bounded integers, in order."""
+def integers(
+    fields: Fields, name: str, *, largest: int = LARGEST_WIDTH, smallest: int = 1, empty: bool = False
+) -> tuple[int, ...]:
+    """Return a list of bounded integers, in order; ``empty``: it may have no entry."""
     value = fields.values.get(name)
-    if not isinstance(value, list | tuple) or len(value) > LARGEST_LAYERS:
+    if not isinstance(value, list | tuple) or len(value) > LARGEST_LAYERS or not (value or empty):
         raise InvalidValueError(fields.at(name), value, f"a list of integers from {smallest} to {largest:,}")
     return tuple(Fields({name: v}, fields.path).integer(name, largest=largest, smallest=smallest) for v in value)
 
@@ -224,6 +226,24 @@ def per_level(fields: Fields, name: str, levels: int, *, smallest: int = 1) -> t
     if len(found) != levels:
         raise InvalidValueError(fields.at(name), list(found), f"a list of {levels} integers, one per level")
     return found
+
+
+def bounded(fields: Fields, name: str, total: int) -> None:
+    """Refuse a network whose layers are written out one by one and would never come to an end.
+
+    Raises:
+        InvalidValueError: more layers in all levels together than any network has.
+    """
+    if total > LARGEST_LAYERS:
+        raise InvalidValueError(fields.at(name), total, f"at most {LARGEST_LAYERS:,} layers, all levels together")
+
+
+def whole_heads(fields: Fields, name: str, width: int) -> int:
+    """Return a number of heads that divides a width."""
+    heads = fields.integer(name, largest=width)
+    if width % heads:
+        raise InvalidValueError(fields.at(name), heads, f"a divisor of the width ({width:,})")
+    return heads
 
 
 def count(fields: Fields, name: str, *, smallest: int = 0) -> int:

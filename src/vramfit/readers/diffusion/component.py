@@ -67,12 +67,7 @@ def _natively(fields: Fields, known: Known, chosen: str) -> Anatomy | None:
     """Read with our own table; None when a field is out of its scope and diffusers is there to ask."""
     values = {**known.defaults, **{k: v for k, v in fields.values.items() if not k.startswith("_")}}
     try:
-        for name, only in known.fixed.items():
-            if _plainly(values.get(name, only)) != _plainly(only):
-                raise UnsupportedModelError(
-                    f"{fields.at(name)}: {values[name]!r:.100}: expected {only!r}: {chosen} with another value is not "
-                    "read natively; install diffusers to have it read on its meta device"
-                )
+        _check_fixed(fields, known, chosen)
         anatomy = known.read(Fields(values, fields.path, fields.assumed))
     except UnsupportedModelError:
         if not has_diffusers():
@@ -82,6 +77,17 @@ def _natively(fields: Fields, known: Known, chosen: str) -> Anatomy | None:
         if value and fields.absent(name):
             fields.assume(name, value, f"class default of {chosen}; the configuration has none")
     return anatomy
+
+
+def _check_fixed(fields: Fields, known: Known, chosen: str) -> None:
+    """Refuse fields that would change shapes in a way that is not read."""
+    for name, only in known.fixed.items():
+        value = fields.values.get(name, only)
+        if _plainly(value) != _plainly(only):
+            raise UnsupportedModelError(
+                f"{fields.at(name)}: {value!r:.100}: expected {only!r}: {chosen} with another value is not read "
+                "natively; install diffusers to have it read on its meta device"
+            )
 
 
 def _plainly(value: object) -> object:

@@ -1,6 +1,6 @@
-"""Transformers that read the text by cross attention or in one sequence with the image: PixArt, Wan, LTX-Video,
-Sana, CogVideoX, Lumina 2, Z-Image.
+"""Transformers that read the text by cross attention, or in one sequence with the image.
 
+PixArt, Wan, LTX-Video, Sana, CogVideoX, Lumina 2, Z-Image.
 Source: huggingface/diffusers@v0.42.1:src/diffusers/models/transformers/, one file per class.
 """
 
@@ -25,6 +25,7 @@ from vramfit.readers.diffusion.block import (
     table,
     two_linears,
     under,
+    whole_heads,
     yes,
 )
 from vramfit.readers.diffusion.size import LARGEST_PATCH, Width, patch, scaled, width_of
@@ -32,10 +33,10 @@ from vramfit.readers.fields import Fields
 from vramfit.spec import Layer
 from vramfit.units import ceil_div
 
-ADALN_CHANNELS = 256
-"""Widest embedding of a time step in Z-Image, and the input of Lumina 2's modulation at most 1,024 (below)."""
-LUMINA_ADALN_CHANNELS = 1024
+ADALN_CHANNELS, LUMINA_ADALN_CHANNELS = 256, 1024
+"""Widest embedding of a time step in Z-Image and in Lumina 2, fixed in their code."""
 ZIMAGE_TIME_INNER = 1024
+"""Inner width of Z-Image's embedder of time steps, fixed in its code."""
 
 
 def _facts(fields: Fields, w: Width, text: str) -> Denoiser:
@@ -187,9 +188,7 @@ def sana(fields: Fields) -> Anatomy:
     )
     layer = (
         *table("scale_shift_table", 6, w.inner),
-        *attention(
-            "attn1", w.inner, w.inner, bias=yes(fields, "attention_bias"), qk_norm=w.inner if normed else 0
-        ),
+        *attention("attn1", w.inner, w.inner, bias=yes(fields, "attention_bias"), qk_norm=w.inner if normed else 0),
         *attention("attn2", w.inner, crossed, context=text, qk_norm=crossed if normed else 0),
         *convolution("ff.conv_inverted", 2 * wide, w.inner, (1, 1)),
         *convolution("ff.conv_depth", 2 * wide, 1, (3, 3)),
@@ -251,12 +250,13 @@ def _cogvideox_positions(fields: Fields, w: Width, side: int) -> Tensors:
 
 def lumina2(fields: Fields) -> Anatomy:
     """Read Lumina Image 2: grouped heads, gated networks, refiners for noise and text before the main stack."""
-    hidden, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
+    hidden = fields.integer("hidden_size")
+    heads = whole_heads(fields, "num_attention_heads", hidden)
     w = Width(heads, hidden // heads, 4 * hidden)
     step, multiple = min(hidden, LUMINA_ADALN_CHANNELS), fields.integer("multiple_of")
     wide = scaled(fields, "ffn_dim_multiplier", 4 * hidden) if fields.has("ffn_dim_multiplier") else 4 * hidden
     wide, text = ceil_div(wide, multiple) * multiple, fields.integer("cap_feat_dim")
-    kv = fields.integer("num_kv_heads")
+    kv = fields.integer("num_kv_heads", largest=heads)
     tensors = (
         *linear("x_embedder", hidden, fields.integer("patch_size") ** 2 * fields.integer("in_channels")),
         *two_linears("time_caption_embed.timestep_embedder", step, TIME_CHANNELS),
@@ -266,9 +266,7 @@ def lumina2(fields: Fields) -> Anatomy:
         *linear("norm_out.linear_2", _outputs(fields), hidden),
     )
     rest = (
-        *attention(
-            "attn", hidden, hidden, bias=False, out_bias=False, qk_norm=w.head_dim, kv_inner=kv * w.head_dim
-        ),
+        *attention("attn", hidden, hidden, bias=False, out_bias=False, qk_norm=w.head_dim, kv_inner=kv * w.head_dim),
         *swiglu("feed_forward", hidden, wide, ("linear_1", "linear_2", "linear_3")),
         *(t for n in ("ffn_norm1", "norm2", "ffn_norm2") for t in norm(n, hidden)),
     )
@@ -285,8 +283,13 @@ def lumina2(fields: Fields) -> Anatomy:
 
 def z_image(fields: Fields) -> Anatomy:
     """Read Z-Image: one sequence, gated networks, an embedder and a last layer for each size of patch."""
-    hidden, heads = fields.integer("dim"), fields.integer("n_heads")
-    w, step, text = Width(heads, hidden // heads, 8 * hidden // 3), min(hidden, ADALN_CHANNELS), fields.integer("cap_feat_dim")
+    hidden = fields.integer("dim")
+    heads = whole_heads(fields, "n_heads", hidden)
+    w, step, text = (
+        Width(heads, hidden // heads, 8 * hidden // 3),
+        min(hidden, ADALN_CHANNELS),
+        fields.integer("cap_feat_dim"),
+    )
     inputs, wide = fields.integer("in_channels"), int(hidden / 3 * 8)
     sides = integers(fields, "all_patch_size", largest=LARGEST_PATCH)
     frames = integers(fields, "all_f_patch_size", largest=LARGEST_PATCH)
@@ -294,7 +297,11 @@ def z_image(fields: Fields) -> Anatomy:
     tensors = (
         *table("x_pad_token", 1, hidden),
         *table("cap_pad_token", 1, hidden),
-        *(t for s, f in zip(sides, frames, strict=False) for t in _z_patches(f"{s}-{f}", hidden, f * s * s * inputs, step)),
+        *(
+            t
+            for s, f in zip(sides, frames, strict=False)
+            for t in _z_patches(f"{s}-{f}", hidden, f * s * s * inputs, step)
+        ),
         *linear("t_embedder.mlp.0", ZIMAGE_TIME_INNER, TIME_CHANNELS),
         *linear("t_embedder.mlp.2", step, ZIMAGE_TIME_INNER),
         *norm("cap_embedder.0", text),
@@ -306,9 +313,7 @@ def z_image(fields: Fields) -> Anatomy:
         *(t for n in ("attention_norm1", "ffn_norm1", "attention_norm2", "ffn_norm2") for t in norm(n, hidden)),
     )
     plain = block(heads, w.head_dim, wide, rest, gated=True)
-    modulated = block(
-        heads, w.head_dim, wide, (*rest, *linear("adaLN_modulation.0", 4 * hidden, step)), gated=True
-    )
+    modulated = block(heads, w.head_dim, wide, (*rest, *linear("adaLN_modulation.0", 4 * hidden, step)), gated=True)
     stacks = (
         _stack(fields, "noise_refiner", modulated, "n_refiner_layers"),
         _stack(fields, "context_refiner", plain, "n_refiner_layers"),
@@ -329,5 +334,7 @@ def z_image(fields: Fields) -> Anatomy:
 def _z_patches(key: str, hidden: int, values: int, step: int) -> Tensors:
     return (
         *linear(f"all_x_embedder.{key}", hidden, values),
-        *under(f"all_final_layer.{key}", (*linear("linear", values, hidden), *linear("adaLN_modulation.1", hidden, step))),
+        *under(
+            f"all_final_layer.{key}", (*linear("linear", values, hidden), *linear("adaLN_modulation.1", hidden, step))
+        ),
     )

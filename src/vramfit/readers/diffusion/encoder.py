@@ -1,6 +1,6 @@
-"""Encoders of pipelines that transformers holds: CLIP's text and image towers, T5 and its relatives, the safety
-checker, and language models that serve as text encoders.
+"""Encoders of pipelines, which transformers holds.
 
+CLIP's text and image towers, T5 and its relatives, the safety checker, language models that serve as text encoders.
 Source: huggingface/transformers:src/transformers/models/<family>/, 5.23.0; names as published files have them.
 """
 

@@ -17,7 +17,7 @@ WEIGHTS = (
     "model.safetensors.index.json",
     "model.safetensors",
 )
-"""Names of a component's weights, the sharded ones first; half-precision variants have others and are not looked for."""
+"""Names of a component's weights, the sharded ones first; half-precision variants have other names."""
 CONFIG_LIMIT_BYTES = 16 * 2**20
 
 

@@ -1,6 +1,6 @@
-"""Transformers whose image and text streams attend together: SD3, FLUX.1, FLUX.2, Chroma, AuraFlow, Qwen-Image,
-HunyuanVideo 1 and 1.5, Mochi.
+"""Transformers whose image and text streams attend together.
 
+SD3, FLUX.1, FLUX.2, Chroma, AuraFlow, Qwen-Image, HunyuanVideo 1 and 1.5, Mochi.
 Source: huggingface/diffusers@v0.42.1:src/diffusers/models/transformers/, one file per class.
 """
 
@@ -27,7 +27,7 @@ from vramfit.readers.diffusion.block import (
     two_linears,
     yes,
 )
-from vramfit.readers.diffusion.size import Width, patch, scaled, width_of
+from vramfit.readers.diffusion.size import Width, patch, width_of
 from vramfit.readers.fields import LARGEST_LAYERS, Fields
 from vramfit.spec import Layer
 from vramfit.units import ceil_div
@@ -40,7 +40,7 @@ CONDITION_KINDS = 3
 """HunyuanVideo 1.5 marks a token as text, glyph text or image."""
 
 
-def _time_text(fields: Fields, name: str, w: Width, *, guidance: bool, text: int = 0) -> Tensors:
+def _time_text(name: str, w: Width, *, guidance: bool, text: int = 0) -> Tensors:
     """Return embedders of the time step, of guidance and of the pooled text (``text`` wide, 0 = none)."""
     names = ("timestep_embedder", *(("guidance_embedder",) if guidance else ()))
     return (
@@ -120,13 +120,15 @@ def sd3(fields: Fields) -> Anatomy:
     w, num = width_of(fields), count(fields, "num_layers", smallest=1)
     side, text = fields.integer("patch_size"), fields.integer("joint_attention_dim")
     qk = one_of(fields, "qk_norm", (None, "rms_norm")) is not None
-    dual = set(integers(fields, "dual_attention_layers", largest=LARGEST_LAYERS, smallest=0))
-    kinds = {key: _sd3_block(w, qk_norm=qk, dual=key[0], last=key[1]) for key in ((a, b) for a in (0, 1) for b in (0, 1))}
+    dual = set(integers(fields, "dual_attention_layers", largest=LARGEST_LAYERS, smallest=0, empty=True))
+    kinds = {
+        key: _sd3_block(w, qk_norm=qk, dual=key[0], last=key[1]) for key in ((a, b) for a in (0, 1) for b in (0, 1))
+    }
     layers = tuple(kinds[int(i in dual), int(i == num - 1)] for i in range(num))
     tensors = (
         *table("pos_embed.pos_embed", 1, fields.integer("pos_embed_max_size") ** 2, w.inner, buffer=True),
         *convolution("pos_embed.proj", w.inner, fields.integer("in_channels"), (side, side)),
-        *_time_text(fields, "time_text_embed", w, guidance=False, text=fields.integer("pooled_projection_dim")),
+        *_time_text("time_text_embed", w, guidance=False, text=fields.integer("pooled_projection_dim")),
         *linear("context_embedder", fields.integer("caption_projection_dim"), text),
         *_out(w, _outputs(fields, side**2)),
     )
@@ -150,7 +152,7 @@ def flux(fields: Fields) -> Anatomy:
     w, side = width_of(fields), fields.integer("patch_size")
     pooled = fields.integer("pooled_projection_dim")
     tensors = (
-        *_time_text(fields, "time_text_embed", w, guidance=yes(fields, "guidance_embeds"), text=pooled),
+        *_time_text("time_text_embed", w, guidance=yes(fields, "guidance_embeds"), text=pooled),
         *linear("context_embedder", w.inner, fields.integer("joint_attention_dim")),
         *linear("x_embedder", w.inner, fields.integer("in_channels")),
         *_out(w, _outputs(fields, side**2)),
@@ -244,7 +246,11 @@ def auraflow(fields: Fields) -> Anatomy:
         *_out(w, _outputs(fields, side**2), bias=False),
     )
     stacks = _stacks(
-        ("joint_transformer_blocks", count(fields, "num_mmdit_layers"), block(w.heads, w.head_dim, mlp, joint, gated=True)),
+        (
+            "joint_transformer_blocks",
+            count(fields, "num_mmdit_layers"),
+            block(w.heads, w.head_dim, mlp, joint, gated=True),
+        ),
         (
             "single_transformer_blocks",
             count(fields, "num_single_dit_layers"),
@@ -258,7 +264,7 @@ def qwen_image(fields: Fields) -> Anatomy:
     """Read Qwen-Image and its editing variants."""
     w, text = width_of(fields), fields.integer("joint_attention_dim")
     tensors = (
-        *_time_text(fields, "time_text_embed", w, guidance=False),
+        *_time_text("time_text_embed", w, guidance=False),
         *norm("txt_norm", text),
         *linear("img_in", w.inner, fields.integer("in_channels")),
         *linear("txt_in", w.inner, text),
@@ -297,11 +303,12 @@ def _refined_text(fields: Fields, w: Width) -> tuple[Tensors, Stack]:
     layer = block(w.heads, w.head_dim, 4 * w.inner, refine)
     return (
         (
-            *_time_text(fields, f"{at}.time_text_embed", w, guidance=False, text=text),
+            *_time_text(f"{at}.time_text_embed", w, guidance=False, text=text),
             *linear(f"{at}.proj_in", w.inner, text),
         ),
         Stack(
-            prefix=f"{at}.token_refiner.refiner_blocks.{{layer}}.", layers=(layer,) * count(fields, "num_refiner_layers")
+            prefix=f"{at}.token_refiner.refiner_blocks.{{layer}}.",
+            layers=(layer,) * count(fields, "num_refiner_layers"),
         ),
     )
 
@@ -315,7 +322,7 @@ def hunyuan_video(fields: Fields) -> Anatomy:
     tensors = (
         *convolution("x_embedder.proj", w.inner, fields.integer("in_channels"), (frames, side, side)),
         *refined,
-        *_time_text(fields, "time_text_embed", w, guidance=guidance, text=pooled),
+        *_time_text("time_text_embed", w, guidance=guidance, text=pooled),
         *_out(w, _outputs(fields, frames * side**2)),
     )
     stacks = _stacks(
@@ -340,7 +347,7 @@ def hunyuan_video15(fields: Fields) -> Anatomy:
         *norm("context_embedder_2.norm", glyph, bias=True),
         *two_linears("context_embedder_2", TEXT_2_CHANNELS, glyph),
         *linear("context_embedder_2.linear_3", w.inner, TEXT_2_CHANNELS),
-        *_time_text(fields, "time_embed", w, guidance=False),
+        *_time_text("time_embed", w, guidance=False),
         *table("cond_type_embed.weight", CONDITION_KINDS, w.inner),
         *_out(w, _outputs(fields, frames * side**2)),
     )
@@ -370,7 +377,9 @@ def mochi(fields: Fields) -> Anatomy:
 
 def _mochi_block(w: Width, text: int, *, last: bool) -> Layer:
     mlp = 8 * w.inner // 3
-    scales = linear("norm1_context.linear_1", text, w.inner) if last else linear("norm1_context.linear", 4 * text, w.inner)
+    scales = (
+        linear("norm1_context.linear_1", text, w.inner) if last else linear("norm1_context.linear", 4 * text, w.inner)
+    )
     tensors = (
         *linear("norm1.linear", 4 * w.inner, w.inner),
         *scales,

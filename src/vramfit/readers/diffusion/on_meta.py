@@ -9,11 +9,14 @@ import warnings
 from importlib.util import find_spec
 from typing import Any
 
-from vramfit.errors import UnsupportedModelError
+from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.formats import Role
 from vramfit.readers.diffusion.block import Anatomy
 from vramfit.readers.fields import Fields
 from vramfit.spec import Tensor
+
+MOST_LAYERS = 256
+LARGEST_SIZE = 2**20
 
 
 def has_diffusers() -> bool:
@@ -30,13 +33,15 @@ def on_meta(fields: Fields, chosen: str) -> tuple[Anatomy, str]:
     import diffusers  # noqa: PLC0415 - heavy, and only here when nothing lighter knows the class
     import torch  # noqa: PLC0415
 
-    known = getattr(diffusers, chosen, None) if chosen.isidentifier() else None
+    known: Any = getattr(diffusers, chosen, None) if chosen.isidentifier() else None
     if not isinstance(known, type) or not issubclass(known, diffusers.ModelMixin):
         raise UnsupportedModelError(
             f"{fields.at('_class_name')}: {chosen!r:.100}: expected a model class of diffusers "
             f"{diffusers.__version__}; a newer diffusers may have it"
         )
     values = {name: value for name, value in fields.values.items() if not name.startswith("_")}
+    for name, value in values.items():
+        _refuse_endless(fields, name, value)
     values.pop("quantization_config", None)
     try:
         with torch.device("meta"), warnings.catch_warnings():
@@ -48,6 +53,23 @@ def on_meta(fields: Fields, chosen: str) -> tuple[Anatomy, str]:
             f"{type(error).__name__}: {str(error)[:200]}; expected a configuration that it can build"
         ) from error
     return Anatomy(tensors=_tensors(torch, model)), f"diffusers {diffusers.__version__}"
+
+
+def _refuse_endless(fields: Fields, name: str, value: object) -> None:
+    """Refuse sizes that no published component has: diffusers builds one object per layer, however many are asked for.
+
+    Raises:
+        InvalidValueError: a width or a number of layers out of bounds, or an endless list.
+    """
+    entries = value if isinstance(value, list) else [value]
+    largest = MOST_LAYERS if "layers" in name or "blocks" in name or "mult" in name else LARGEST_SIZE
+    if len(entries) > MOST_LAYERS:
+        raise InvalidValueError(fields.at(name), f"{len(entries):,} entries", f"at most {MOST_LAYERS}")
+    for entry in entries:
+        if isinstance(entry, list):
+            _refuse_endless(fields, name, entry)
+        elif isinstance(entry, int | float) and not -largest <= entry <= largest:
+            raise InvalidValueError(fields.at(name), entry, f"a number up to {largest:,}")
 
 
 def _tensors(torch: Any, model: Any) -> tuple[Tensor, ...]:  # noqa: ANN401 - foreign modules

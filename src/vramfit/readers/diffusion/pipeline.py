@@ -54,7 +54,7 @@ def components_of(index: Mapping[str, object]) -> tuple[Named, ...]:
         if folder.startswith("_") or not isinstance(entry, list):
             continue
         if len(entry) != 2 or not all(isinstance(part, str) or part is None for part in entry):
-            if folder in {"components"} or not entry or not isinstance(entry[0], str):
+            if folder == "components" or not entry or not isinstance(entry[0], str):
                 continue  # a plain setting of the pipeline that happens to be a list
             raise InvalidValueError(folder, entry, 'a pair such as ["diffusers", "AutoencoderKL"]')
         library, class_name = entry
@@ -102,7 +102,7 @@ def read_pipeline(
 
 
 def read_inline(config: Mapping[str, object], name: str) -> ModelSpec:
-    """Return a pipeline whose ``model_index.json`` has the configs inside, under ``components`` (catalogue, requests)."""
+    """Return a pipeline whose ``model_index.json`` has the configs inside, under ``components``."""
     inside = config.get("components")
     if not isinstance(inside, Mapping) or not all(isinstance(v, Mapping) for v in inside.values()):
         raise InvalidValueError(

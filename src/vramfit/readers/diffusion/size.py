@@ -28,7 +28,10 @@ class Width:
 
 def width_of(fields: Fields, *, ratio: str = "") -> Width:
     """Return heads, their width and the network's: four times a token's, or what the field ``ratio`` says."""
-    heads, dim = fields.integer("num_attention_heads", largest=4096), fields.integer("attention_head_dim", largest=65536)
+    heads, dim = (
+        fields.integer("num_attention_heads", largest=4096),
+        fields.integer("attention_head_dim", largest=65536),
+    )
     return Width(heads, dim, scaled(fields, ratio, heads * dim) if ratio else 4 * heads * dim)
 
 
