@@ -19,7 +19,8 @@ def read_model(source: str | Path | Mapping[str, object], *, name: str | None = 
 
     Args:
         source: a mapping; a path to a ``config.json``, a model's or a pipeline's directory, a ``*.safetensors`` file
-            or its index (with ``config.json`` beside it); a ``*.gguf`` file; or a catalogue name or Hub id, ``org/name[@revision]``.
+            or its index (with ``config.json`` beside it); a ``*.gguf`` file; or a catalogue name or Hub id,
+            ``org/name[@revision]``.
         name: what to call a model that comes as a mapping.
         hub: True = ask the Hub even when the catalogue knows the name, and compare with the file headers.
 

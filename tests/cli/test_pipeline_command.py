@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from readers.diffusion.test_pipeline import write_folder
+from small_pipeline import write_folder
 from vramfit.cli import main
 
 

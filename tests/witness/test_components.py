@@ -100,19 +100,22 @@ def test_a_published_component_is_the_same(case: Published) -> None:
     assert case.parameters in {None, spec.num_parameters}, case.counted_by
 
 
-@pytest.mark.parametrize("cls", ["HiDreamImageTransformer2DModel", "LTX2VideoTransformer3DModel", "AutoencoderDC"])
+OTHERS: dict[str, dict[str, Any]] = {
+    "HiDreamImageTransformer2DModel": {
+        "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 3,
+        "in_channels": 4, "out_channels": 4, "patch_size": 2, "caption_channels": [34, 34], "text_emb_dim": 22,
+        "axes_dims_rope": [8, 4, 4], "max_resolution": [16, 16], "llama_layers": [0],
+    },
+    "LTX2VideoTransformer3DModel": {"num_layers": 1},
+    "AutoencoderDC": {},
+}  # fmt: skip
+"""Classes that no table of ours reads."""
+
+
+@pytest.mark.parametrize("cls", OTHERS)
 def test_other_classes_are_read_through_diffusers(cls: str) -> None:
     """A class that is in no table of ours is built on the meta device, and the assumptions say so."""
-    small: dict[str, Any] = {
-        "HiDreamImageTransformer2DModel": {
-            "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 3,
-            "in_channels": 4, "out_channels": 4, "patch_size": 2, "caption_channels": [34, 34], "text_emb_dim": 22,
-            "axes_dims_rope": [8, 4, 4], "max_resolution": [16, 16], "llama_layers": [0],
-        },
-        "LTX2VideoTransformer3DModel": {"num_layers": 1},
-        "AutoencoderDC": {},
-    }[cls]  # fmt: skip
-    model, spec = of_diffusers(cls, small), read_component({"_class_name": cls, **small}, "x")
+    model, spec = of_diffusers(cls, OTHERS[cls]), read_component({"_class_name": cls, **OTHERS[cls]}, "x")
     assert saved(model) == implied(spec)
     assert parameters(model) == spec.num_parameters
     assert any(f"{cls}: read through diffusers" in text for text in spec.assumptions)

@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tiny.components import AUTOENCODERS, ENCODERS, JOINT
+from small_pipeline import CONFIGS, FLUX, INDEX, T5, write_folder
 from vramfit.errors import InvalidValueError, UnreadableFileError, UnsupportedModelError
 from vramfit.formats import BF16, FP16, FP32, NF4
-from vramfit.memory.weights import tensor_bytes, weight_bytes
+from vramfit.memory.weights import weight_bytes
 from vramfit.pipeline import Autoencoder, Denoiser, Encoder
 from vramfit.readers.diffusion.component import read_component
 from vramfit.readers.diffusion.pipeline import components_of, is_pipeline, read_inline, read_pipeline
 from vramfit.source import read_model
-from vramfit.spec import ModelSpec, Tensor, inventory
-
-INDEX: dict[str, Any] = {
-    "_class_name": "FluxPipeline",
-    "_diffusers_version": "0.42.1",
-    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-    "text_encoder": ["transformers", "T5EncoderModel"],
-    "tokenizer": ["transformers", "T5TokenizerFast"],
-    "transformer": ["diffusers", "FluxTransformer2DModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-    "image_encoder": [None, None],
-    "feature_extractor": ["transformers", "CLIPImageProcessor"],
-    "force_zeros_for_empty_prompt": True,
-}
-T5 = {**next(c.values for c in ENCODERS if c.cls == "T5EncoderModel"), "model_type": "t5", "torch_dtype": "float16"}
-FLUX = {"_class_name": "FluxTransformer2DModel", **next(c.values for c in JOINT if "Flux" in c.cls)}
-VAE = {"_class_name": "AutoencoderKL", **AUTOENCODERS[0].values}
-CONFIGS: dict[str, Any] = {"text_encoder": T5, "transformer": FLUX, "vae": VAE}
+from vramfit.spec import ModelSpec, inventory
 
 
 def pipeline(**more: Any) -> ModelSpec:
@@ -182,31 +164,6 @@ def test_endless_networks_are_refused() -> None:
     unet = {"_class_name": "UNet2DConditionModel", "layers_per_block": 4000, "transformer_layers_per_block": 4000}
     with pytest.raises(InvalidValueError, match="all levels together"):
         read_component(unet, "x")
-
-
-def write_folder(folder: Path, *, headers: bool) -> Path:
-    """Write the small pipeline as diffusers saves it; ``headers``: with the first bytes of files in bfloat16."""
-    (folder / "model_index.json").write_text(json.dumps(INDEX))
-    for name, config in CONFIGS.items():
-        (folder / name).mkdir()
-        (folder / name / "config.json").write_text(json.dumps(config))
-        if headers:
-            spec = read_component(config, name, component=name, class_name=INDEX[name][1])
-            stem = "model" if INDEX[name][0] == "transformers" else "diffusion_pytorch_model"
-            write_header(folder / name / f"{stem}.safetensors", list(inventory(spec)), old=name == "vae")
-    return folder
-
-
-def write_header(path: Path, tensors: list[Tensor], *, old: bool) -> None:
-    """Write a file of zeros; ``old``: attention named as before diffusers 0.14."""
-    offset, header = 0, {}
-    for tensor in tensors:
-        size = tensor_bytes(tensor, read_component(VAE, "x").scheme)
-        name = tensor.name.replace(".to_q.", ".query.").replace(".to_out.0.", ".proj_attn.") if old else tensor.name
-        header[name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [offset, offset + size]}
-        offset += size
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(offset))
 
 
 def test_a_folder_is_read_like_its_configs(tmp_path: Path) -> None:

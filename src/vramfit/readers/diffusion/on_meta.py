@@ -34,7 +34,8 @@ def on_meta(fields: Fields, chosen: str) -> tuple[Anatomy, str]:
     import torch  # noqa: PLC0415
 
     known: Any = getattr(diffusers, chosen, None) if chosen.isidentifier() else None
-    if not isinstance(known, type) or not issubclass(known, diffusers.ModelMixin):
+    is_model = isinstance(known, type) and issubclass(known, diffusers.ModelMixin)
+    if not is_model:
         raise UnsupportedModelError(
             f"{fields.at('_class_name')}: {chosen!r:.100}: expected a model class of diffusers "
             f"{diffusers.__version__}; a newer diffusers may have it"
