@@ -69,6 +69,22 @@ JOINT = (
     }),
 )  # fmt: skip
 
+_HIDREAM: Values = {
+    "num_layers": 2, "num_single_layers": 1, "in_channels": 5, "out_channels": 7, "patch_size": 2,
+    "caption_channels": [34, 38], "text_emb_dim": 22, "num_activated_experts": 2, "axes_dims_rope": [8, 4, 4],
+    "max_resolution": [16, 16], "llama_layers": [0, 1], **WIDTH,
+}  # fmt: skip
+_LTX2: Values = {
+    "num_layers": 2, "in_channels": 5, "out_channels": 7, "caption_channels": 34, "cross_attention_dim": 52,
+    "audio_in_channels": 9, "audio_out_channels": 11, "audio_num_attention_heads": 2, "audio_attention_head_dim": 12,
+    "audio_cross_attention_dim": 26, **WIDTH,
+}  # fmt: skip
+MIXED = (
+    Small("HiDreamImageTransformer2DModel", {**_HIDREAM, "num_routed_experts": 3}),
+    Small("HiDreamImageTransformer2DModel", {**_HIDREAM, "num_routed_experts": 0, "out_channels": None}),
+    Small("LTX2VideoTransformer3DModel", _LTX2),
+    Small("LTX2VideoTransformer3DModel", {**_LTX2, "attention_bias": False, "attention_out_bias": False}),
+)
 _PIXART: Values = {
     "num_layers": 2, "in_channels": 4, "out_channels": 8, "caption_channels": 34, "cross_attention_dim": 48, **WIDTH,
 }  # fmt: skip
@@ -155,11 +171,24 @@ _WAN_VAE: Values = {
     "base_dim": 12, "z_dim": 5, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2,
     "temperal_downsample": [False, True, True],
 }  # fmt: skip
+_DEEP: Values = {
+    "encoder_block_out_channels": [16, 24, 32], "decoder_block_out_channels": [16, 28, 32],
+    "encoder_layers_per_block": [1, 2, 1], "decoder_layers_per_block": [1, 1, 2],
+    "encoder_block_types": ["ResBlock", "ResBlock", "EfficientViTBlock"],
+    "decoder_block_types": ["ResBlock", "EfficientViTBlock", "EfficientViTBlock"],
+    "encoder_qkv_multiscales": [[], [], [5]], "decoder_qkv_multiscales": [[], [], [5, 3]], "attention_head_dim": 8,
+    "latent_channels": 5,
+}  # fmt: skip
 AUTOENCODERS = (
     Small("AutoencoderKL", _KL),
     Small("AutoencoderKL", {
         **_KL, "layers_per_block": 2, "use_quant_conv": False, "use_post_quant_conv": False,
         "mid_block_add_attention": False, "in_channels": 6, "out_channels": 1,
+    }),
+    Small("AutoencoderDC", {**_DEEP, "encoder_out_shortcut": False, "decoder_in_shortcut": False}),
+    Small("AutoencoderDC", {
+        **_DEEP, "encoder_out_shortcut": False, "decoder_in_shortcut": False, "upsample_block_type": "interpolate",
+        "downsample_block_type": "conv",
     }),
     Small("AutoencoderKLFlux2", {**_KL, "layers_per_block": 2}),
     Small("AutoencoderKLCogVideoX", {
@@ -214,6 +243,7 @@ ENCODERS = (
     Small("LlamaForCausalLM", _LLAMA, "LlamaConfig"),
     Small("Gemma2Model", {**_LLAMA, "head_dim": 12}, "Gemma2Config"),
     Small("Qwen3Model", {**_LLAMA, "head_dim": 12}, "Qwen3Config"),
+    Small("Qwen2_5_VLTextModel", _LLAMA, "Qwen2_5_VLTextConfig"),
     Small("Qwen3ForCausalLM", {**_LLAMA, "head_dim": 12, "tie_word_embeddings": False}, "Qwen3Config"),
 )
-OF_DIFFUSERS = (*JOINT, *CROSS, *UNETS, *AUTOENCODERS)
+OF_DIFFUSERS = (*JOINT, *MIXED, *CROSS, *UNETS, *AUTOENCODERS)

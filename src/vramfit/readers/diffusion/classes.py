@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from vramfit.readers.diffusion import autoencoder, autoencoder_video, cross, joint, unet
+from vramfit.readers.diffusion import (
+    autoencoder,
+    autoencoder_deep,
+    autoencoder_video,
+    cross,
+    hidream,
+    joint,
+    ltx2,
+    unet,
+)
 from vramfit.readers.diffusion.block import Classes, Known
 
 _FLUX = {"patch_size": 1, "in_channels": 64, "out_channels": None, "num_layers": 19, "num_single_layers": 38,
@@ -30,6 +39,15 @@ CLASSES: Classes = MappingProxyType({
         "attention_head_dim": 256, "num_attention_heads": 12, "joint_attention_dim": 2048,
         "caption_projection_dim": 3072, "pos_embed_max_size": 1024,
     }, {}),
+    "AutoencoderDC": Known(autoencoder_deep.deep, {
+        "in_channels": 3, "latent_channels": 32, "attention_head_dim": 32, "encoder_block_types": "ResBlock",
+        "decoder_block_types": "ResBlock", "encoder_block_out_channels": [128, 256, 512, 512, 1024, 1024],
+        "decoder_block_out_channels": [128, 256, 512, 512, 1024, 1024],
+        "encoder_layers_per_block": [2, 2, 2, 3, 3, 3], "decoder_layers_per_block": [3, 3, 3, 3, 3, 3],
+        "encoder_qkv_multiscales": [[], [], [], [5], [5], [5]],
+        "decoder_qkv_multiscales": [[], [], [], [5], [5], [5]], "upsample_block_type": "pixel_shuffle",
+        "downsample_block_type": "pixel_unshuffle",
+    }, {"decoder_norm_types": "rms_norm"}),
     "AutoencoderKL": Known(autoencoder.image, {
         "in_channels": 3, "out_channels": 3, "down_block_types": ["DownEncoderBlock2D"],
         "up_block_types": ["UpDecoderBlock2D"], "block_out_channels": [64], "layers_per_block": 1,
@@ -88,6 +106,11 @@ CLASSES: Classes = MappingProxyType({
     "FluxTransformer2DModel": Known(joint.flux, {
         **_FLUX, "pooled_projection_dim": 768, "guidance_embeds": False,
     }, {}),
+    "HiDreamImageTransformer2DModel": Known(hidream.hidream, {
+        "patch_size": None, "in_channels": 64, "out_channels": None, "num_layers": 16, "num_single_layers": 32,
+        "attention_head_dim": 128, "num_attention_heads": 20, "caption_channels": None, "text_emb_dim": 2048,
+        "num_routed_experts": 4, "num_activated_experts": 2,
+    }, {"force_inference_output": False}),
     "HunyuanVideo15Transformer3DModel": Known(joint.hunyuan_video15, {
         "in_channels": 65, "out_channels": 32, "num_attention_heads": 16, "attention_head_dim": 128, "num_layers": 54,
         "num_refiner_layers": 2, "mlp_ratio": 4.0, "patch_size": 1, "patch_size_t": 1, "text_embed_dim": 3584,
@@ -98,6 +121,15 @@ CLASSES: Classes = MappingProxyType({
         "num_single_layers": 40, "num_refiner_layers": 2, "mlp_ratio": 4.0, "patch_size": 2, "patch_size_t": 1,
         "guidance_embeds": True, "text_embed_dim": 4096, "pooled_projection_dim": 768, "image_condition_type": None,
     }, {"qk_norm": "rms_norm"}),
+    "LTX2VideoTransformer3DModel": Known(ltx2.ltx2, {
+        "in_channels": 128, "out_channels": 128, "patch_size": 1, "patch_size_t": 1, "num_attention_heads": 32,
+        "attention_head_dim": 128, "cross_attention_dim": 4096, "audio_in_channels": 128, "audio_out_channels": 128,
+        "audio_num_attention_heads": 32, "audio_attention_head_dim": 64, "audio_cross_attention_dim": 2048,
+        "num_layers": 48, "caption_channels": 3840, "attention_bias": True, "attention_out_bias": True,
+    }, {**dict.fromkeys(("gated_attn", "cross_attn_mod", "audio_gated_attn", "audio_cross_attn_mod",
+                         "perturbed_attn", "use_keyframes_abs_pos_embedding"), False),
+        **dict.fromkeys(("use_prompt_embeddings", "ff_bias", "audio_ff_bias"), True),
+        "qk_norm": "rms_norm_across_heads", "norm_elementwise_affine": False}),
     "LTXVideoTransformer3DModel": Known(cross.ltx, {
         "in_channels": 128, "out_channels": 128, "patch_size": 1, "patch_size_t": 1, "num_attention_heads": 32,
         "attention_head_dim": 64, "cross_attention_dim": 2048, "num_layers": 28, "caption_channels": 4096,
