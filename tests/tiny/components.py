@@ -145,6 +145,7 @@ _UNET: Values = {
     "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
     "norm_num_groups": 4, "layers_per_block": 2, "cross_attention_dim": 34, "attention_head_dim": 4,
 }  # fmt: skip
+_CONTROL: Values = {name: value for name, value in _UNET.items() if name != "up_block_types"}
 UNETS = (
     Small("UNet2DConditionModel", _UNET),
     Small("UNet2DConditionModel", {
@@ -158,6 +159,12 @@ UNETS = (
         "projection_class_embeddings_input_dim": 70, "time_cond_proj_dim": 20,
     }),
     Small("UNet2DConditionModel", {**_UNET, "mid_block_type": "UNetMidBlock2D"}),
+    Small("ControlNetModel", {**_CONTROL, "conditioning_embedding_out_channels": [8, 12, 20]}),
+    Small("ControlNetModel", {
+        **_CONTROL, "attention_head_dim": [2, 4, 8], "use_linear_projection": True, "conditioning_channels": 1,
+        "transformer_layers_per_block": [1, 2, 3], "addition_embed_type": "text_time", "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 70,
+    }),
     Small("UNet2DConditionModel", {
         **_UNET, "mid_block_type": None, "down_block_types": ["DownBlock2D"] * 3, "up_block_types": ["UpBlock2D"] * 3,
     }),
@@ -199,6 +206,10 @@ AUTOENCODERS = (
     Small("AutoencoderKLHunyuanVideo", {
         "block_out_channels": [16, 24, 32, 32], "norm_num_groups": 4, "layers_per_block": 1, "latent_channels": 5,
     }),
+    Small("AutoencoderKLHunyuanVideo15", {
+        "latent_channels": 4, "block_out_channels": [16, 24, 32, 40], "layers_per_block": 1,
+        "spatial_compression_ratio": 8, "temporal_compression_ratio": 4,
+    }),
     Small("AutoencoderKLWan", _WAN_VAE),
     Small("AutoencoderKLWan", {
         **_WAN_VAE, "is_residual": True, "decoder_base_dim": 20, "in_channels": 12, "out_channels": 12,
@@ -208,6 +219,14 @@ AUTOENCODERS = (
     Small("AutoencoderKLLTXVideo", {
         "block_out_channels": [16, 24, 32, 32], "decoder_block_out_channels": [16, 24, 32, 32],
         "layers_per_block": [1, 2, 1, 3, 1], "decoder_layers_per_block": [1, 3, 1, 2, 1], "latent_channels": 5,
+    }),
+    Small("AutoencoderKLLTXVideo", {
+        "block_out_channels": [16, 32, 64, 64], "down_block_types": ["LTXVideo095DownBlock3D"] * 3,
+        "decoder_block_out_channels": [16, 24, 32], "layers_per_block": [1, 2, 1, 3],
+        "decoder_layers_per_block": [1, 3, 1, 2], "decoder_spatio_temporal_scaling": [True, True, True],
+        "downsample_type": ["spatial", "temporal", "spatiotemporal"], "spatio_temporal_scaling": [True, True, True],
+        "upsample_residual": [True, True, True], "upsample_factor": [2, 2, 2], "timestep_conditioning": True,
+        "decoder_inject_noise": [False, False, False, False], "latent_channels": 5,
     }),
     Small("AutoencoderKLLTXVideo", {
         "block_out_channels": [16, 24, 32, 32], "decoder_block_out_channels": [16, 24, 32],

@@ -33,14 +33,14 @@ def models(search: str, as_json: bool) -> None:
         raise UnknownNameError("SEARCH", search, nearest(search, known), "any Hub id works too: vramfit infer org/name")
     if as_json:
         show_json([{"name": r.name, "aliases": r.aliases, "parameters": read_model(r.config).num_parameters,
-                    "family": r.config["model_type"], "source": r.source, "verified_by": r.verified_by, "date": r.date}
+                    "family": _family(r), "source": r.source, "verified_by": r.verified_by, "date": r.date}
                    for r in found])  # fmt: skip
         return
     rows = []
     for row in found:
         doubt = "" if row.verified_by else "; unverified"
         count = format_count(read_model(row.config).num_parameters)
-        rows.append((row.name, count, f"{row.config['model_type']}; also {', '.join(row.aliases[-3:])}{doubt}"))
+        rows.append((row.name, count, f"{_family(row)}; also {', '.join(row.aliases[-3:])}{doubt}"))
     show((model_table(rows),))
 
 

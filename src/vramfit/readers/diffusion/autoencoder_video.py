@@ -5,6 +5,8 @@ Source: huggingface/diffusers@v0.42.1:src/diffusers/models/autoencoders/autoenco
 
 from __future__ import annotations
 
+from math import prod
+
 from vramfit.errors import InvalidValueError
 from vramfit.pipeline import Autoencoder
 from vramfit.readers.diffusion.block import (
@@ -25,6 +27,9 @@ from vramfit.readers.diffusion.block import (
 from vramfit.readers.fields import LARGEST_LAYERS, Fields
 
 VIDEO, POINT, TIME = (3, 3, 3), (1, 1, 1), (3, 1, 1)
+LTX_BLOCK, LTX_LATER = "LTXVideoDownBlock3D", "LTXVideo095DownBlock3D"
+STEPS = {"spatial": (2, 1), "temporal": (1, 2), "spatiotemporal": (2, 2)}
+"""Kind of a level of LTX-Video 0.9.5 and later -> by how much it shrinks rows and columns, and frames."""
 
 
 def _flags(fields: Fields, name: str, num: int) -> tuple[bool, ...]:
@@ -136,26 +141,33 @@ def _wan_out(width: int, outputs: int) -> Tensors:
 
 
 def ltx(fields: Fields) -> Anatomy:
-    """Read LTX-Video's, 0.9 and 0.9.1: it works on folded pixels, and its decoder may finish the denoising."""
+    """Read LTX-Video's: it works on folded pixels, and its decoder may finish the denoising."""
     kinds = fields.values.get("down_block_types")
-    for value in kinds if isinstance(kinds, list | tuple) else ():
-        one_of(Fields({"down_block_types": value}, fields.path), "down_block_types", ("LTXVideoDownBlock3D",))
+    words = list(kinds) if isinstance(kinds, list | tuple) and kinds else [kinds]
+    later = words[-1] == LTX_LATER
+    for value in words:
+        one_of(
+            Fields({"down_block_types": value}, fields.path), "down_block_types", (LTX_LATER if later else LTX_BLOCK,)
+        )
     down = integers(fields, "block_out_channels")
     side, latent = fields.integer("patch_size", largest=64), fields.integer("latent_channels")
-    scaling = _flags(fields, "spatio_temporal_scaling", len(down))
-    layers = _depths(fields, "layers_per_block", len(down) + 1)
+    levels = len(down) - later
+    scaling = _flags(fields, "spatio_temporal_scaling", levels)
+    layers = _depths(fields, "layers_per_block", levels + 1)
+    steps = _steps(fields, levels) if later else ()
     bounded(fields, "layers_per_block", sum(layers))
-    encoder = _ltx_encoder((fields.integer("in_channels") * side**2, latent + 1), down, layers, scaling)
+    encoder = _ltx_encoder((fields.integer("in_channels") * side**2, latent + 1), down, layers, scaling, steps)
     tensors = (
         *(t for n in ("latents_mean", "latents_std") for t in table(n, latent, buffer=True)),
         *under("encoder", encoder),
         *under("decoder", _ltx_decoder(fields, latent, fields.integer("out_channels") * side**2)),
     )
-    halves = sum(scaling[: len(down)])
+    strides = steps or ((2, 2),) * levels
+    spatial, temporal = ([s[axis] for s, scales in zip(strides, scaling, strict=False) if scales] for axis in (0, 1))
     facts = Autoencoder(
         latent_channels=latent,
-        spatial_ratio=side * 2**halves,
-        temporal_ratio=fields.integer("patch_size_t", largest=64) * 2**halves,
+        spatial_ratio=side * prod(spatial),
+        temporal_ratio=fields.integer("patch_size_t", largest=64) * prod(temporal),
         block_out_channels=down,
         layers_per_block=max(layers),
     )
@@ -169,16 +181,34 @@ def _depths(fields: Fields, name: str, num: int) -> tuple[int, ...]:
     return found
 
 
+def _steps(fields: Fields, num: int) -> tuple[tuple[int, int], ...]:
+    """Return by how much each level from 0.9.5 on shrinks rows and columns, and frames."""
+    value = fields.values.get("downsample_type")
+    if not num or not isinstance(value, list | tuple) or len(value) < num:
+        raise InvalidValueError(fields.at("downsample_type"), value, f"a list of {num} words, one per level")
+    words = (one_of(Fields({"w": v}, fields.path), "w", tuple(STEPS)) for v in value[:num])
+    return tuple(STEPS[word] for word in words)
+
+
 def _ltx_encoder(
-    ends: tuple[int, int], channels: tuple[int, ...], layers: tuple[int, ...], scaling: tuple[bool, ...]
+    ends: tuple[int, int],
+    channels: tuple[int, ...],
+    layers: tuple[int, ...],
+    scaling: tuple[bool, ...],
+    steps: tuple[tuple[int, int], ...],
 ) -> Tensors:
+    """Return the half from pixels to latents; ``steps``: those of 0.9.5 and later, which fold pixels as they shrink."""
     found = [convolution("conv_in.conv", channels[0], ends[0], VIDEO)]
     width = channels[0]
-    for i in range(len(channels)):
+    for i in range(len(layers) - 1):
         at, after = f"down_blocks.{i}", channels[min(i + 1, len(channels) - 1)]
         found.extend(_ltx_resnet(f"{at}.resnets.{j}", width, width) for j in range(layers[i]))
-        found.append(convolution(f"{at}.downsamplers.0.conv", width, width, VIDEO) if scaling[i] else ())
-        found.append(_ltx_resnet(f"{at}.conv_out", width, after) if after != width else ())
+        if scaling[i] and steps:
+            folded = max(1, after // (steps[i][0] ** 2 * steps[i][1]))
+            found.append(convolution(f"{at}.downsamplers.0.conv.conv", folded, width, VIDEO))
+        elif scaling[i]:
+            found.append(convolution(f"{at}.downsamplers.0.conv", width, width, VIDEO))
+        found.append(_ltx_resnet(f"{at}.conv_out", width, after) if after != width and not steps else ())
         width = after
     found.extend(_ltx_resnet(f"mid_block.resnets.{j}", width, width) for j in range(layers[-1]))
     found.append(convolution("conv_out.conv", ends[1], width, VIDEO))

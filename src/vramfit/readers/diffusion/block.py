@@ -18,6 +18,8 @@ from vramfit.spec import CrossAttention, Dense, Experts, FeedForward, GroupedQue
 
 Tensors = tuple[Tensor, ...]
 
+MOST_WRITTEN_OUT = 1024
+"""Layers of a network whose layers all differ; SDXL's U-Net has 133 as counted here."""
 TIME_CHANNELS = 256
 """Sines and cosines of a time step before the first linear layer, in all transformers here unless a field says so."""
 
@@ -234,8 +236,8 @@ def bounded(fields: Fields, name: str, total: int) -> None:
     Raises:
         InvalidValueError: more layers in all levels together than any network has.
     """
-    if total > LARGEST_LAYERS:
-        raise InvalidValueError(fields.at(name), total, f"at most {LARGEST_LAYERS:,} layers, all levels together")
+    if total > MOST_WRITTEN_OUT:
+        raise InvalidValueError(fields.at(name), total, f"at most {MOST_WRITTEN_OUT:,} layers, all levels together")
 
 
 def whole_heads(fields: Fields, name: str, width: int) -> int:

@@ -12,7 +12,9 @@ from types import MappingProxyType
 from vramfit.readers.diffusion import (
     autoencoder,
     autoencoder_deep,
+    autoencoder_hunyuan15,
     autoencoder_video,
+    controlnet,
     cross,
     hidream,
     joint,
@@ -71,13 +73,18 @@ CLASSES: Classes = MappingProxyType({
         "block_out_channels": _CHANNELS, "layers_per_block": 2, "spatial_compression_ratio": 8,
         "temporal_compression_ratio": 4, "mid_block_add_attention": True,
     }, {}),
+    "AutoencoderKLHunyuanVideo15": Known(autoencoder_hunyuan15.hunyuan_video15, {
+        "in_channels": 3, "out_channels": 3, "latent_channels": 32, "block_out_channels": [128, 256, 512, 1024, 1024],
+        "layers_per_block": 2, "spatial_compression_ratio": 16, "temporal_compression_ratio": 4,
+    }, {"downsample_match_channel": True, "upsample_match_channel": True}),
     "AutoencoderKLLTXVideo": Known(autoencoder_video.ltx, {
         "in_channels": 3, "out_channels": 3, "latent_channels": 128, "block_out_channels": _CHANNELS,
         "down_block_types": ["LTXVideoDownBlock3D"] * _FOUR, "decoder_block_out_channels": _CHANNELS,
         "layers_per_block": [4, 3, 3, 3, 4], "decoder_layers_per_block": [4, 3, 3, 3, 4],
         "spatio_temporal_scaling": [True, True, True, False],
         "decoder_spatio_temporal_scaling": [True, True, True, False], "decoder_inject_noise": [False] * 5,
-        "upsample_factor": [1] * _FOUR, "timestep_conditioning": False, "patch_size": 4, "patch_size_t": 1,
+        "upsample_factor": [1] * _FOUR, "downsample_type": ["conv"] * _FOUR, "timestep_conditioning": False,
+        "patch_size": 4, "patch_size_t": 1,
     }, {}),
     "AutoencoderKLQwenImage": Known(autoencoder_video.wan, {
         "base_dim": 96, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2,
@@ -98,6 +105,14 @@ CLASSES: Classes = MappingProxyType({
         "patch_size_t": None, "temporal_compression_ratio": 4, "max_text_seq_length": 226,
         "norm_elementwise_affine": True, "use_learned_positional_embeddings": False, "patch_bias": True,
     }, {"activation_fn": "gelu-approximate"}),
+    "ControlNetModel": Known(controlnet.controlnet, {
+        "in_channels": 4, "conditioning_channels": 3, "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+        "block_out_channels": [320, 640, 1280, 1280], "layers_per_block": 2, "cross_attention_dim": 1280,
+        "transformer_layers_per_block": 1, "attention_head_dim": 8, "num_attention_heads": None,
+        "use_linear_projection": False, "addition_embed_type": None, "projection_class_embeddings_input_dim": None,
+        "conditioning_embedding_out_channels": [16, 32, 96, 256],
+    }, _UNET_PLAIN),
     "Flux2Transformer2DModel": Known(joint.flux2, {
         "patch_size": 1, "in_channels": 128, "out_channels": None, "num_layers": 8, "num_single_layers": 48,
         "attention_head_dim": 128, "num_attention_heads": 48, "joint_attention_dim": 15360,

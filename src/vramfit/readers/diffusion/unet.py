@@ -37,17 +37,17 @@ DOWN, UP = ("CrossAttnDownBlock2D", "DownBlock2D"), ("CrossAttnUpBlock2D", "UpBl
 
 def unet(fields: Fields) -> Anatomy:
     """Read a conditional U-Net over latents."""
-    shape = _shape(fields)
+    shape = shape_of(fields)
     first, time = shape.channels[0], shape.time
     kernel = (fields.integer("conv_in_kernel", largest=15),) * 2
     end = (fields.integer("conv_out_kernel", largest=15),) * 2
     built = Built(shape)
-    _down(built)
-    _middle(fields, built)
-    _up(built)
+    way_down(built)
+    middle(fields, built)
+    way_up(built)
     tensors = (
         *convolution("conv_in", first, fields.integer("in_channels"), kernel),
-        *_times(fields, first, time),
+        *embedded_times(fields, first, time),
         *(t for tensors in built.tensors for t in tensors),
         *norm("conv_norm_out", first, bias=True),
         *convolution("conv_out", fields.integer("out_channels"), first, end),
@@ -69,13 +69,12 @@ def _facts(fields: Fields, shape: Shape) -> Denoiser:
     )
 
 
-def _shape(fields: Fields) -> Shape:
-    """Return what each level is made of."""
+def shape_of(fields: Fields, *, mirrored: bool = True) -> Shape:
+    """Return what each level is made of; ``mirrored``: there is a way up."""
     channels = integers(fields, "block_out_channels")
     num = len(channels)
-    down, up = (
-        _kinds(fields, name, known, num) for name, known in (("down_block_types", DOWN), ("up_block_types", UP))
-    )
+    down = _kinds(fields, "down_block_types", DOWN, num)
+    up = _kinds(fields, "up_block_types", UP, num) if mirrored else down[::-1]
     if not num or [k in ATTENDING for k in down] != [k in ATTENDING for k in reversed(up)]:
         raise InvalidValueError(fields.at("up_block_types"), list(up), "the down blocks' kinds in reverse")
     heads = "attention_head_dim" if not fields.has("num_attention_heads") else "num_attention_heads"
@@ -99,7 +98,7 @@ def _kinds(fields: Fields, name: str, known: tuple[str, ...], num: int) -> tuple
     return tuple(one_of(Fields({name: v}, fields.path), name, known) for v in value)
 
 
-def _times(fields: Fields, first: int, time: int) -> Tensors:
+def embedded_times(fields: Fields, first: int, time: int) -> Tensors:
     """Return embedders of the time step, of guidance (latent consistency models) and of sizes (SDXL)."""
     condition = fields.optional("time_cond_proj_dim")
     added = one_of(fields, "addition_embed_type", (None, "text_time"))
@@ -152,7 +151,7 @@ def _block(level: Level) -> Layer:
     return block(level.heads, inner // level.heads, 4 * inner, tensors, gated=True, crosses=True)
 
 
-def _down(built: Built) -> None:
+def way_down(built: Built) -> None:
     """Add the way down."""
     levels = built.shape.levels
     inputs = levels[0].channels
@@ -166,7 +165,7 @@ def _down(built: Built) -> None:
             built.sampler(f"down_blocks.{i}.downsamplers", inputs)
 
 
-def _middle(fields: Fields, built: Built) -> None:
+def middle(fields: Fields, built: Built) -> None:
     """Add the middle: residual blocks and attention, or one residual block alone, or nothing."""
     kind = one_of(fields, "mid_block_type", ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D", None))
     last = built.shape.levels[-1]
@@ -177,7 +176,7 @@ def _middle(fields: Fields, built: Built) -> None:
         built.transformer("mid_block.attentions.0", last)
 
 
-def _up(built: Built) -> None:
+def way_up(built: Built) -> None:
     """Add the way up: one residual block more per level, each reading what the way down left for it."""
     levels = tuple(reversed(built.shape.levels))
     previous = levels[0].channels
