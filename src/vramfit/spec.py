@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from math import prod
@@ -324,13 +324,17 @@ def layer_groups(layers: tuple[Layer, ...]) -> tuple[tuple[Layer, int], ...]:
 
 
 def inventory(spec: ModelSpec) -> Iterator[Tensor]:
-    """Yield every tensor of the checkpoint by its full name, one entry per expert, parts last."""
+    """Yield every tensor of the checkpoint by its full name, one entry per expert, parts last.
+
+    Components of a pipeline are files of their own and share names: there the component stands before the name.
+    """
     yield from spec.embeddings
     yield from _stack(spec.layers, spec.layer_prefix, 0)
     yield from spec.head
     for part in spec.parts:
-        yield from part.tensors
-        yield from _stack(part.layers, part.layer_prefix, part.first_layer)
+        folder = f"{part.component}/" if len(spec.components) > 1 else ""
+        yield from (replace(t, name=folder + t.name) if folder else t for t in part.tensors)
+        yield from _stack(part.layers, folder + part.layer_prefix, part.first_layer)
 
 
 def _stack(layers: tuple[Layer, ...], prefix: str, first: int) -> Iterator[Tensor]:

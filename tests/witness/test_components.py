@@ -9,8 +9,11 @@ import pytest
 import published_components
 from published_components import Published
 from tiny.components import ENCODERS, OF_DIFFUSERS, Small
+from vramfit.catalogue.model import ModelRow, all_models
 from vramfit.readers.diffusion.component import read_component
+from vramfit.source import read_model
 from vramfit.spec import ModelSpec, inventory
+from witness_models import build_components, saved_components
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -106,6 +109,21 @@ OTHERS: dict[str, dict[str, Any]] = {
     "Kandinsky3UNet": {},
 }
 """Classes that no table of ours reads, and a field that none reads."""
+
+
+PIPELINES = [pytest.param(row, id=row.name) for row in all_models() if "components" in row.config]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", PIPELINES)
+def test_a_catalogued_pipeline_is_the_same(row: ModelRow) -> None:
+    """Every pipeline of the catalogue, component by component: counts, names and shapes."""
+    models, spec = build_components(row.config), read_model(row.name)
+    theirs = saved_components(models)
+    assert theirs == implied(spec)
+    assert sum(parameters(model) for model in models.values()) == spec.num_parameters
+    assert all(component.facts is not None for component in spec.components)
+    assert not any("class default" in text for text in spec.assumptions), "a row that leaves its shapes to a default"
 
 
 @pytest.mark.parametrize("cls", OTHERS)

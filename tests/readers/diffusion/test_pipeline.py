@@ -173,6 +173,21 @@ def test_a_folder_is_read_like_its_configs(tmp_path: Path) -> None:
     assert read_model(folder) == read_model(folder / "model_index.json")
 
 
+def test_names_of_components_do_not_collide() -> None:
+    """In a pipeline the folder stands before each name; a component alone has the names of its file."""
+    spec = pipeline()
+    names = [t.name for t in inventory(spec)]
+    assert len(set(names)) == len(names)
+    assert {"text_encoder", "transformer", "vae"} == {name.split("/")[0] for name in names}
+    assert all("/" not in t.name for t in inventory(read_component(FLUX, "x")))
+
+
+def test_a_component_alone_names_what_is_not_counted() -> None:
+    """A transformer without its pipeline says that its steps are not counted."""
+    (text,) = read_component(FLUX, "x").not_counted
+    assert text.startswith("model: activations of a denoising step")
+
+
 def test_headers_decide_the_formats_and_prove_the_names(tmp_path: Path) -> None:
     """With files beside the configs every tensor is exact, old names of attention included."""
     spec = read_model(write_folder(tmp_path, headers=True))
