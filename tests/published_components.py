@@ -105,7 +105,7 @@ ALL = (
         "CogVideoX 5B", "CogVideoXTransformer3DModel",
         {"num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True},
         f"{SCRIPTS}_cogvideox_to_diffusers.py@01337da",
-        5_570_283_072, "a-r-r-o-w/finetrainers@9f2d5d0:docs/training/cogvideox.md, training log",
+        5_570_283_072, "a-r-r-o-w/finetrainers:docs/training/cogvideox.md (an earlier version), full fine-tuning log",
     ),
     Published("CogVideoX autoencoder", "AutoencoderKLCogVideoX", {}, f"{SCRIPTS}_cogvideox_to_diffusers.py@01337da"),
     Published(
@@ -117,7 +117,7 @@ ALL = (
     ),
     Published(
         "LTX-Video 0.9", "LTXVideoTransformer3DModel", {}, f"{SCRIPTS}_ltx_to_diffusers.py@eec5b98",
-        1_923_385_472, "a-r-r-o-w/finetrainers@472d996:docs/training/ltx_video.md, training log",
+        1_923_385_472, "a-r-r-o-w/finetrainers:docs/training/ltx_video.md (an earlier version), full fine-tuning log",
     ),
     Published("LTX-Video 0.9 autoencoder", "AutoencoderKLLTXVideo", {}, f"{SCRIPTS}_ltx_to_diffusers.py@eec5b98"),
     Published(
