@@ -131,8 +131,20 @@ def measure(row: ModelRow) -> dict[str, Any]:
     """Return what transformers says of a row: class, parameters, how many tensors it would save, their fingerprint."""
     import transformers  # noqa: PLC0415 - only --measure needs it
 
-    from witness_models import build, saved  # noqa: PLC0415 - beside the tests, which use it too
+    from witness_models import build, build_components, saved, saved_components  # noqa: PLC0415 - beside the tests
 
+    if "components" in row.config:
+        import diffusers  # noqa: PLC0415 - so
+
+        models = build_components(row.config)
+        shapes = saved_components(models)
+        return {
+            "program": f"diffusers {diffusers.__version__}, transformers {transformers.__version__}",
+            "class": str(row.config["_class_name"]),
+            "parameters": sum(p.numel() for model in models.values() for p in model.parameters()),
+            "tensors": len(shapes),
+            "digest": digest(shapes),
+        }
     try:
         model = build(dict(row.config))
     except (ValueError, KeyError, ImportError) as error:

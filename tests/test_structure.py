@@ -29,7 +29,7 @@ EACH_FILE = pytest.mark.parametrize("path", [pytest.param(f, id=str(f.relative_t
 
 LEVELS = (
     {"units", "errors", "names", "formats", "version"},  # words
-    {"spec", "device", "engine", "request", "shard", "result", "rule"},  # nouns
+    {"spec", "pipeline", "device", "engine", "request", "shard", "result", "rule"},  # nouns
     {"parallel", "memory", "engines", "readers", "catalogue", "report"},  # rooms
     {
         *("understand", "source", "estimate", "fit", "search", "answer", "rule_of_thumb", "components"),

@@ -37,6 +37,41 @@ def build(config: Mapping[str, Any]) -> Any:
         return transformers.AutoModelForCausalLM.from_config(theirs)
 
 
+def build_components(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return diffusers' and transformers' models of a pipeline with its configs inside: folder -> model."""
+    import diffusers
+    import torch
+    import transformers
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+
+    found = {}
+    for folder, values in config["components"].items():
+        name = config[folder][1]
+        fields = {key: value for key, value in values.items() if key not in (*NO_FIELDS, "_class_name")}
+        cls = getattr(diffusers, name, None) or getattr(transformers, name, StableDiffusionSafetyChecker)
+        with torch.device("meta"):
+            of_diffusers = issubclass(cls, diffusers.ModelMixin)
+            found[folder] = cls(**fields) if of_diffusers else cls(cls.config_class(**fields))
+    return found
+
+
+def saved_components(models: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of every tensor that a pipeline saves, the folder before the name."""
+    found = {}
+    for folder, model in models.items():
+        lost = "text_model." if type(model).__name__ == "CLIPTextModel" else ""  # as ``_published`` does for towers
+        tied = getattr(model, "all_tied_weights_keys", None) or {}
+        state = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+        found.update({f"{folder}/{lost}{_tower(name)}": tuple(tensor.shape) for name, tensor in state.items()})
+    return found
+
+
+def _tower(name: str) -> str:
+    """Return a name of the safety checker's tower as published."""
+    inside = name.startswith("vision_model.") and not name.startswith("vision_model.vision_model.")
+    return f"vision_model.{name}" if inside else name
+
+
 def saved(model: Any) -> dict[str, tuple[int, ...]]:
     """Return name and shape of every tensor that ``save_pretrained`` writes; a tied one is written once."""
     from transformers.core_model_loading import revert_weight_conversion

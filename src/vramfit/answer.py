@@ -50,10 +50,20 @@ def answer(request: Request, *, hub: bool = False) -> Answer:
         model=model, workload=request.workload, plan=plan, device=device, headroom_bytes=request.headroom_bytes
     )
     judged = fit(ranks, device, request.headroom_bytes)
-    context = longest_context(question)
-    batch = largest_batch(question)
     options = device_options(question, all_devices())
     enough = judged.verdict is Verdict.FITS
+    if model.components:  # what grows with batch and image is not counted: no limit, and weights that fit are not all
+        return Answer(
+            request=asked,
+            estimate=result,
+            fit=replace(judged, verdict=Verdict.TIGHT) if enough else judged,
+            longest_context=None,
+            largest_batch=None,
+            device_options=options,
+            changes=() if enough else smallest_change(question, None, None, options[0]),
+        )
+    context = longest_context(question)
+    batch = largest_batch(question)
     return Answer(
         request=asked,
         estimate=result,
@@ -109,6 +119,11 @@ def _plan(request: Request, model: ModelSpec, device: Device | None) -> tuple[Pl
     if device is None:
         raise InvalidValueError(
             "device_count", num, "a device beside it, or a plan", "name a card with --gpu, or --tp/--pp"
+        )
+    if model.components:
+        raise ImpossiblePlanError(
+            f"device_count: {num}: expected 1: this version does not divide diffusion pipelines; --dp {num} gives "
+            "each device a copy"
         )
     best = plans_for(model, request.workload).best(num, device, request.headroom_bytes)
     if best is None:

@@ -40,11 +40,16 @@ COMPONENTS: tuple[Component, ...] = (
 )
 """Everything that occupies memory because of the model; one that does not apply yields nothing."""
 
-ENCODER_PHASES = (Phase.LOAD, Phase.PREFILL)
+PIPELINE: tuple[Component, ...] = (weights, staging, allocator_rounding)
+"""What is counted of a diffusion pipeline; its denoising and decoding are named among what is not."""
 
+ENCODER_PHASES = (Phase.LOAD, Phase.PREFILL)
+PIPELINE_PHASES = (Phase.LOAD,)
+
+OTHER_INPUTS = "inputs other than text: image, audio and video tokens"
 NOT_COUNTED = (
     "other processes and displays on the same device",
-    "inputs other than text: image, audio and video tokens",
+    OTHER_INPUTS,
     "host memory",
 )
 
@@ -61,7 +66,8 @@ def count(understood: Understood, plan: Plan) -> Counted:
     """Cut the model and count what each distinct rank holds, whatever the device."""
     ranks = []
     for shard in shards(understood.model, plan):
-        items = [item for component in COMPONENTS for item in component(shard, understood.workload, understood.engine)]
+        counted = PIPELINE if shard.model.components else COMPONENTS
+        items = [item for component in counted for item in component(shard, understood.workload, understood.engine)]
         ranks.append((shard, tuple(items)))
     return Counted(plan=plan, ranks=tuple(ranks))
 
@@ -72,17 +78,24 @@ def breakdowns(counted: Counted, device: Device | None) -> tuple[Breakdown, ...]
         Breakdown(
             rank=shard.label,
             num_ranks=shard.num_ranks,
-            items=_while_running((*items, *runtime(shard, device)), generates=shard.model.generates),
+            items=_while_running((*items, *runtime(shard, device)), shard.model),
         )
         for shard, items in counted.ranks
     )
 
 
-def _while_running(items: tuple[Item, ...], *, generates: bool) -> tuple[Item, ...]:
-    """Leave out the phases that an encoder does not have: it chooses no tokens."""
-    if generates:
+def _while_running(items: tuple[Item, ...], model: ModelSpec) -> tuple[Item, ...]:
+    """Leave out the phases that an encoder does not have, and those of a pipeline that are not counted."""
+    if model.generates:
         return items
-    return tuple(replace(item, phases=tuple(p for p in item.phases if p in ENCODER_PHASES)) for item in items)
+    phases = PIPELINE_PHASES if model.components else ENCODER_PHASES
+    kept = (replace(item, phases=tuple(p for p in item.phases if p in phases)) for item in items)
+    return tuple(item for item in kept if item.phases)
+
+
+def _never(model: ModelSpec) -> tuple[str, ...]:
+    """Name what no estimate counts; images are what a pipeline makes, and its own lines speak of them."""
+    return tuple(text for text in NOT_COUNTED if not model.components or text != OTHER_INPUTS)
 
 
 def estimate(model: ModelSpec, workload: Inference, plan: Plan | None = None, device: Device | None = None) -> Estimate:
@@ -119,14 +132,14 @@ def summarise(understood: Understood, ranks: tuple[Breakdown, ...]) -> Estimate:
         kv_bytes_per_token=model_bytes_per_token(model, understood.workload, latent=understood.engine.latent_cache),
         choices=understood.choices,
         breakdowns=ranks,
-        not_counted=(*NOT_COUNTED, *understood.engine.not_counted, *_left_out(model)),
+        not_counted=(*_never(model), *understood.engine.not_counted, *model.not_counted, *_left_out(model)),
         assumptions=understood.assumptions,
     )
 
 
 def _kinds(model: ModelSpec) -> dict[str, int]:
     """Count the layers of each kind."""
-    kinds: Tally[str] = Tally()
+    kinds: Tally[str] = Tally(component.class_name for component in model.components)
     for layer, times in model.groups:
         kinds[layer_name(layer)] += times
     return dict(kinds)

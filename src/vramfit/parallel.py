@@ -39,6 +39,8 @@ def shards(model: ModelSpec, plan: Plan) -> tuple[Shard, ...]:
     Raises:
         ImpossiblePlanError: more stages than layers, or a degree that does not divide heads or widths.
     """
+    if model.components:
+        return (_whole(model, plan),)
     bounds = stage_bounds(len(model.layers), plan.pp)
     cut = _cut_model(model, plan)
     kinds: dict[object, Shard] = {}
@@ -57,6 +59,17 @@ def shards(model: ModelSpec, plan: Plan) -> tuple[Shard, ...]:
             num_peers=plan.tp - 1 + min(plan.pp - 1, 2),
         )
     return tuple(kinds.values())
+
+
+def _whole(model: ModelSpec, plan: Plan) -> Shard:
+    """Return the one shard of a diffusion pipeline, which is copied and not divided."""
+    if plan.tp * plan.pp > 1:
+        raise ImpossiblePlanError(
+            f"plan: tp {plan.tp}, pp {plan.pp}: expected 1 and 1: this version does not divide diffusion pipelines; "
+            "dp_replicate gives each device a copy"
+        )
+    ranks = plan.dp_replicate
+    return Shard(label=_label(0, plan), num_ranks=ranks, model=model, first=True, last=True, num_peers=0)
 
 
 def _label(stage: int, plan: Plan) -> str:

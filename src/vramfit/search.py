@@ -73,7 +73,8 @@ class Plans:
         found = []
         for tp in (t for t in range(1, MOST_TENSOR_RANKS + 1) if num_devices % t == 0):
             plan = Plan(tp=tp, pp=num_devices // tp)
-            judged = self.fit(plan, device, headroom_bytes) if plan.pp <= len(self.understood.model.layers) else None
+            deepest = max(1, len(self.understood.model.layers))
+            judged = self.fit(plan, device, headroom_bytes) if plan.pp <= deepest else None
             if judged is not None:
                 found.append((plan, judged))
         fitting = [pair for pair in found if pair[1].verdict is Verdict.FITS]
@@ -189,16 +190,20 @@ _WEIGHTS = (
 _CACHES = (("fp8", "half the cache; small loss"),)
 
 
-def smallest_change(question: Question, context: Limit, batch: Limit, fewest: DeviceOption) -> tuple[Change, ...]:
+def smallest_change(
+    question: Question, context: Limit | None, batch: Limit | None, fewest: DeviceOption
+) -> tuple[Change, ...]:
     """Return changes that make it fit, the one that frees least first; then those that help but do not suffice.
 
+    Without limits (None: a diffusion pipeline) only weight formats and devices are tried.
     Tried one at a time: cache format, weight format, context, batch, devices; pairs of cache and
     weight format when neither suffices alone.
     """
     before = question.fit()
     singles = [_change(before, *c) for c in _candidates(question, context, batch)]
     enough = {c.flags for c in singles if c.verdict is Verdict.FITS}
-    singles += [_change(before, *c) for c in _pairs(question, enough)]
+    if context is not None:
+        singles += [_change(before, *c) for c in _pairs(question, enough)]
     if fewest.count:
         singles.append(_more_devices(before, fewest))
     helpful = [c for c in singles if c.saves_bytes > 0]
@@ -210,13 +215,13 @@ def _sign(change: Change) -> int:
     return 1 if change.verdict is Verdict.FITS else -1
 
 
-def _candidates(question: Question, context: Limit, batch: Limit) -> Iterable[tuple[str, Question, str]]:
+def _candidates(question: Question, context: Limit | None, batch: Limit | None) -> Iterable[tuple[str, Question, str]]:
     workload = question.workload
-    if context.value and context.bounded_by == "memory":
+    if context is not None and context.value and context.bounded_by == "memory":
         yield f"--context {context.value}", _with_context(question, context.value), "shorter sequences"
-    if 0 < batch.value < workload.batch:
+    if batch is not None and 0 < batch.value < workload.batch:
         yield f"--batch {batch.value}", _with_batch(question, batch.value), "fewer sequences at once"
-    for name, note in _CACHES:
+    for name, note in _CACHES if context is not None else ():
         yield f"--kv-format {name}", _with(question, kv=name), note
     for name, note in _WEIGHTS:
         yield f"--weights {name}", _with(question, weights=name), note

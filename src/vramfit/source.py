@@ -18,8 +18,9 @@ def read_model(source: str | Path | Mapping[str, object], *, name: str | None = 
     """Return the model that a name, a path or the content of a ``config.json`` stands for.
 
     Args:
-        source: a mapping; a path to a ``config.json``, a model's directory, a ``*.safetensors`` file or its index
-            (with ``config.json`` beside it); a ``*.gguf`` file; or a catalogue name or Hub id, ``org/name[@revision]``.
+        source: a mapping; a path to a ``config.json``, a model's or a pipeline's directory, a ``*.safetensors`` file
+            or its index (with ``config.json`` beside it); a ``*.gguf`` file; or a catalogue name or Hub id,
+            ``org/name[@revision]``.
         name: what to call a model that comes as a mapping.
         hub: True = ask the Hub even when the catalogue knows the name, and compare with the file headers.
 
@@ -30,7 +31,7 @@ def read_model(source: str | Path | Mapping[str, object], *, name: str | None = 
         UnsupportedModelError: an architecture that is not understood.
     """
     if isinstance(source, Mapping):
-        return read_config(source, name or "config")
+        return _read(source, name or "config")
     text = str(source)
     if isinstance(source, Path) or _looks_like_path(text):
         return load_model(Path(text))
@@ -41,8 +42,17 @@ def read_model(source: str | Path | Mapping[str, object], *, name: str | None = 
             if "/" not in text:
                 raise
             return _fetch_model(text, unknown)
-        return read_config(row.config, row.name)
+        return _read(row.config, row.name)
     return _fetch_model(text, None)
+
+
+def _read(config: Mapping[str, object], name: str) -> ModelSpec:
+    """Read a configuration of transformers, or of diffusers: a component, or a pipeline with its components inside."""
+    if "_class_name" in config and "model_type" not in config:
+        from vramfit.readers.diffusion.pipeline import as_any  # noqa: PLC0415 - only paid for by pipelines
+
+        return as_any(config, name)
+    return read_config(config, name)
 
 
 def _looks_like_path(text: str) -> bool:
@@ -71,13 +81,17 @@ def load_model(path: Path) -> ModelSpec:
 
         return read_gguf(*load_gguf(path))
     folder = path if path.is_dir() else path.parent
+    if path.name == "model_index.json" or (path.is_dir() and (path / "model_index.json").exists()):
+        from vramfit.readers.diffusion.folder import load_pipeline  # noqa: PLC0415
+
+        return load_pipeline(folder)
     weights = path if path.suffix == ".safetensors" or path.name.endswith(".index.json") else _weights_in(folder)
     config = path if path.is_file() and path != weights else folder / "config.json"
     if not config.exists():
         raise UnreadableFileError(
             f"{folder}: no config.json there: expected one beside the weights; a header names tensors but not layers"
         )
-    spec = read_config(load_json_object(config, CONFIG_LIMIT_BYTES), folder.resolve().name or str(path))
+    spec = _read(load_json_object(config, CONFIG_LIMIT_BYTES), folder.resolve().name or str(path))
     if weights is None:
         return spec
     from vramfit.readers.safetensors import load_checkpoint  # noqa: PLC0415
@@ -88,10 +102,9 @@ def load_model(path: Path) -> ModelSpec:
 
 def _weights_in(folder: Path) -> Path | None:
     """Return the index or the single file of weights in a folder, if there is one."""
-    for name in ("model.safetensors.index.json", "model.safetensors"):
-        if (folder / name).exists():
-            return folder / name
-    return None
+    stems = ("model", "diffusion_pytorch_model")
+    names = (f"{stem}.safetensors{ending}" for stem in stems for ending in (".index.json", ""))
+    return next((folder / name for name in names if (folder / name).exists()), None)
 
 
 def _fetch_model(text: str, unknown: UnknownNameError | None) -> ModelSpec:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from math import prod
 from typing import TypeAlias
 
 from vramfit.formats import Role, StorageFormat
+from vramfit.pipeline import Component
 
 
 class Cut(StrEnum):
@@ -242,6 +243,8 @@ class Part:
     """Everything outside the layers, full names."""
     resident: bool
     """True when a plain load of the model brings it to the device."""
+    component: str = ""
+    """Component of a diffusion pipeline that this stack belongs to; empty = not a pipeline."""
 
     @property
     def num_parameters(self) -> int:
@@ -297,8 +300,12 @@ class ModelSpec:
     parts: tuple[Part, ...] = ()
     residual_streams: int = 1
     """Copies of the hidden state that run beside each other through the layers (hyper-connections)."""
+    components: tuple[Component, ...] = ()
+    """Facts of a diffusion pipeline, one entry per folder with weights; empty = a language model or an encoder."""
     generates: bool = True
     """False for encoders: no next token, no cache, no logits over the vocabulary at every step."""
+    not_counted: tuple[str, ...] = ()
+    """What this kind of model holds in memory and no formula here counts."""
     assumptions: tuple[str, ...] = ()
     """What the configuration did not say and was taken from the family's published defaults."""
     evidence: str = "config"
@@ -345,13 +352,17 @@ def layer_groups(layers: tuple[Layer, ...]) -> tuple[tuple[Layer, int], ...]:
 
 
 def inventory(spec: ModelSpec) -> Iterator[Tensor]:
-    """Yield every tensor of the checkpoint by its full name, one entry per expert, parts last."""
+    """Yield every tensor of the checkpoint by its full name, one entry per expert, parts last.
+
+    Components of a pipeline are files of their own and share names: there the component stands before the name.
+    """
     yield from spec.embeddings
     yield from _stack(spec.layers, spec.layer_prefix, 0)
     yield from spec.head
     for part in spec.parts:
-        yield from part.tensors
-        yield from _stack(part.layers, part.layer_prefix, part.first_layer)
+        folder = f"{part.component}/" if len(spec.components) > 1 else ""
+        yield from (replace(t, name=folder + t.name) if folder else t for t in part.tensors)
+        yield from _stack(part.layers, folder + part.layer_prefix, part.first_layer)
 
 
 def _stack(layers: tuple[Layer, ...], prefix: str, first: int) -> Iterator[Tensor]:

@@ -35,6 +35,8 @@ def understand(model: ModelSpec, workload: Inference) -> Understood:
     Raises:
         VramfitError: an unknown engine or format, or lengths that contradict one another.
     """
+    if model.components:
+        _refuse_lengths(workload)
     engine, why = find_profile(workload.engine, workload.engine_version)
     choices = [Choice(field="engine_version", value=engine.version, why=f"{why}; checked against {engine.checked}")]
     if is_label(workload.weight_format):
@@ -45,6 +47,8 @@ def understand(model: ModelSpec, workload: Inference) -> Understood:
     if workload.weight_format == "auto":
         shown = scheme.quantised.name
         choices.append(Choice(field="weight_format", value=shown, why="what the checkpoint says"))
+    if model.components:
+        return _pipeline(model, workload, engine, scheme, choices)
     key, value = _cache_formats(workload, scheme, choices)
     context, prompt, new = _lengths(workload, model, choices)
     if workload.attention is None:
@@ -66,6 +70,31 @@ def understand(model: ModelSpec, workload: Inference) -> Understood:
         engine=engine,
         choices=tuple(choices),
         assumptions=(*model.assumptions, *_beyond_limit(model, filled)),
+    )
+
+
+def _refuse_lengths(workload: Inference) -> None:
+    """Refuse what a diffusion pipeline does not have: it keeps no cache and writes no tokens."""
+    for name in ("context_tokens", "prompt_tokens", "new_tokens", "kv_format_k", "kv_format_v"):
+        if getattr(workload, name) is not None:
+            raise InvalidValueError(
+                f"workload.{name}",
+                getattr(workload, name),
+                "it to be left out: a diffusion pipeline has no context and no cache",
+                "what images take is listed as not counted in this version",
+            )
+
+
+def _pipeline(
+    model: ModelSpec, workload: Inference, engine: EngineProfile, scheme: Scheme, choices: list[Choice]
+) -> Understood:
+    """Return a diffusion pipeline's request: its weights are counted, whatever the batch."""
+    return Understood(
+        model=model if scheme is model.scheme else replace(model, scheme=scheme),
+        workload=replace(workload, engine_version=workload.engine_version or engine.version),
+        engine=engine,
+        choices=tuple(choices),
+        assumptions=model.assumptions,
     )
 
 

@@ -14,7 +14,7 @@ from vramfit.request import Inference, Plan
 from vramfit.result import Counter, Phase
 from vramfit.source import read_model
 
-MODELS = {row.name: read_model(row.name) for row in all_models()}
+MODELS = {row.name: read_model(row.name) for row in all_models() if "model_type" in row.config}
 NAMES = st.sampled_from(sorted(MODELS))
 ENGINES = st.sampled_from(
     [("generic", None), ("transformers", "4.38.2"), ("transformers", "4.57.1"), ("transformers", None)]

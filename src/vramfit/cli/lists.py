@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from vramfit.catalogue.device import all_devices, find_device
-from vramfit.catalogue.model import all_models
+from vramfit.catalogue.model import ModelRow, all_models
 from vramfit.cli.show import show, show_json
 from vramfit.errors import InvalidValueError, UnknownNameError, VramfitError
 from vramfit.estimate import estimate
@@ -33,15 +33,20 @@ def models(search: str, as_json: bool) -> None:
         raise UnknownNameError("SEARCH", search, nearest(search, known), "any Hub id works too: vramfit infer org/name")
     if as_json:
         show_json([{"name": r.name, "aliases": r.aliases, "parameters": read_model(r.config).num_parameters,
-                    "family": r.config["model_type"], "source": r.source, "verified_by": r.verified_by, "date": r.date}
+                    "family": _family(r), "source": r.source, "verified_by": r.verified_by, "date": r.date}
                    for r in found])  # fmt: skip
         return
     rows = []
     for row in found:
         doubt = "" if row.verified_by else "; unverified"
         count = format_count(read_model(row.config).num_parameters)
-        rows.append((row.name, count, f"{row.config['model_type']}; also {', '.join(row.aliases[-3:])}{doubt}"))
+        rows.append((row.name, count, f"{_family(row)}; also {', '.join(row.aliases[-3:])}{doubt}"))
     show((model_table(rows),))
+
+
+def _family(row: ModelRow) -> str:
+    """Return the model's type, or the pipeline's class."""
+    return str(row.config.get("model_type") or row.config.get("_class_name"))
 
 
 @click.command()

@@ -9,7 +9,7 @@ from vramfit.engine import EngineProfile
 from vramfit.request import Inference
 from vramfit.result import ALWAYS, Basis, Counter, Item, Phase, exactly
 from vramfit.shard import Shard
-from vramfit.spec import Scheme, Tensor
+from vramfit.spec import Scheme, Tensor, layer_groups
 from vramfit.units import GIB, MIB, round_up
 
 CONTEXT_BASE_BYTES = 8 * MIB
@@ -129,11 +129,11 @@ def allocator_rounding(shard: Shard, workload: Inference, engine: EngineProfile)
     Blocks that are free again are not counted: they are given back when memory runs short.
     """
     del workload
-    wasted = sum(
-        times * _segment_end(tensor, shard.model.scheme, engine)
-        for layer, times in shard.model.groups
-        for tensor in layer.tensors
-    )
+    pipeline = [part for part in shard.model.parts if part.component]
+    stacks = (shard.model.groups, *(layer_groups(part.layers) for part in pipeline))
+    tensors = [(t, times) for groups in stacks for layer, times in groups for t in layer.tensors]
+    tensors.extend((t, 1) for part in pipeline for t in part.tensors)
+    wasted = sum(times * _segment_end(tensor, shard.model.scheme, engine) for tensor, times in tensors)
     yield Item(
         name="runtime/allocator_rounding",
         bytes=wasted + SHARED_SEGMENT_BYTES,

@@ -51,7 +51,7 @@ def weight_bytes(model: ModelSpec) -> int:
 
 
 def weights(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
-    """Yield the weights of one rank by what they are for, alive from load to the end. [B]
+    """Yield the weights of one rank by what they are for (of a pipeline: by component), alive from load to the end. [B]
 
     One item per role and storage format: parameters x bytes per element, whole blocks, scales
     included. ``EXACT`` when every tensor was compared with the file's header.
@@ -105,21 +105,25 @@ def largest_quantised(shard: Shard) -> Tensor | None:
     scheme = shard.model.scheme
     if scheme.quantised.is_plain:
         return None
-    found = [t for layer, _ in shard.model.groups for t in layer.tensors if not scheme.format_of(t).is_plain]
+    stacks = ((p.tensors, p.layers) for p in shard.model.parts if p.component)
+    inside = (t for outer, layers in stacks for t in (*outer, *(t for g, _ in layer_groups(layers) for t in g.tensors)))
+    blocks = (t for layer, _ in shard.model.groups for t in layer.tensors)
+    found = [t for t in (*blocks, *inside) if not scheme.format_of(t).is_plain]
     return max(found, key=lambda t: t.num_parameters // t.copies, default=None)
 
 
 def _sizes(model: ModelSpec) -> Iterator[tuple[tuple[str, str], int, int]]:
     """Yield ((group, format), parameters, bytes) of every distinct tensor times how often it occurs."""
     scheme = model.scheme
-    counted: list[tuple[Tensor, int]] = [(t, 1) for t in (*model.embeddings, *model.head)]
+    counted: list[tuple[Tensor, int, str]] = [(t, 1, "") for t in (*model.embeddings, *model.head)]
     for layer, times in model.groups:
-        counted.extend((t, times) for t in layer.tensors)
+        counted.extend((t, times, "") for t in layer.tensors)
     for part in model.parts:
         if part.resident:
-            counted.extend((t, 1) for t in part.tensors)
-            counted.extend((t, times) for layer, times in layer_groups(part.layers) for t in layer.tensors)
-    for tensor, times in counted:
+            counted.extend((t, 1, part.component) for t in part.tensors)
+            stack = ((layer, times) for layer, times in layer_groups(part.layers))
+            counted.extend((t, times, part.component) for layer, times in stack for t in layer.tensors)
+    for tensor, times, component in counted:
         fmt = scheme.format_of(tensor)
         size = tensor.copies * fmt.tensor_size(tensor.shape)
-        yield (_GROUPS[tensor.role], fmt.name), times * tensor.num_parameters, times * size
+        yield (component or _GROUPS[tensor.role], fmt.name), times * tensor.num_parameters, times * size

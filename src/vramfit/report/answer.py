@@ -82,6 +82,8 @@ def _verdict(answer: Answer) -> str:
         case Verdict.FITS:
             return f"Fits on {name}: needs {need}{each}, a device has {has}, {left} left{headroom}"
         case Verdict.TIGHT:
+            if answer.request.workload.context_tokens is None:  # a diffusion pipeline: no context, and more to come
+                return f"Weights fit on {name}: {need}{each}, a device has {has}, {left} left for the rest{headroom}"
             high = format_gib(worst.peak().high_bytes)
             return f"Tight on {name}: needs {need}{each} and up to {high}, a device has {has}, {left} left{headroom}"
         case _:
@@ -90,6 +92,8 @@ def _verdict(answer: Answer) -> str:
 
 def _asked(answer: Answer) -> str:
     estimate, workload = answer.estimate, answer.request.workload
+    if workload.context_tokens is None:
+        return f"engine {workload.engine}; weights {format_gib(estimate.weights_bytes)} GiB, the rest is not counted"
     cache = (
         f"{format_bytes(estimate.kv_bytes_per_token)} of cache per token" if estimate.kv_bytes_per_token else "no cache"
     )

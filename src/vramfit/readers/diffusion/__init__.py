@@ -1,0 +1,1 @@
+"""Diffusion pipelines, component by component: denoisers, autoencoders, text encoders."""
