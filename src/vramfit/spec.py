@@ -45,6 +45,8 @@ class Tensor:
     """Routed experts held in this entry (``copies``, or the first axis of a fused tensor); 0 = none."""
     stored: StorageFormat | None = None
     """Format it always has in the file, whatever the recipe; None = the recipe decides."""
+    held: StorageFormat | None = None
+    """Format that this checkpoint's quantisation gives it, by its full name; None = it is not quantised."""
     buffer: bool = False
     """True: in the file and in memory, but not a parameter (a router's correction bias)."""
 
@@ -238,17 +240,21 @@ class Scheme:
 
     quantised: StorageFormat
     plain: StorageFormat
-    kept: tuple[str, ...] = ()
-    """Parts of tensor names that stay plain although their role would be quantised."""
     roles: frozenset[Role] | None = None
     """Roles that are quantised; None = those the format names."""
+    by_tensor: bool = False
+    """True for a quantised checkpoint: every tensor says itself how it is held (``Tensor.held``)."""
+    kv_format: str | None = None
+    """Cache format that the checkpoint was made for; None = it names none."""
 
     def format_of(self, tensor: Tensor) -> StorageFormat:
         """Return the format in which this tensor is stored."""
+        if self.by_tensor:
+            return tensor.held or tensor.stored or self.plain
         if tensor.stored is not None and self.quantised.is_plain:
             return tensor.stored
         roles = self.quantised.quantises if self.roles is None else self.roles
-        if tensor.role in roles and len(tensor.shape) > 1 and not any(k in tensor.name for k in self.kept):
+        if tensor.role in roles and len(tensor.shape) > 1:
             return self.quantised
         return tensor.stored or self.plain
 
@@ -339,5 +345,6 @@ def _stack(layers: tuple[Layer, ...], prefix: str, first: int) -> Iterator[Tenso
                     cut=t.cut,
                     experts=t.experts,
                     stored=t.stored,
+                    held=t.held,
                     buffer=t.buffer,
                 )

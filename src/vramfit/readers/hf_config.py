@@ -11,7 +11,8 @@ from vramfit.names import nearest
 from vramfit.readers.families import FAMILIES
 from vramfit.readers.families.decoder import Named
 from vramfit.readers.fields import Fields
-from vramfit.readers.quantization import check_kept, read_scheme
+from vramfit.readers.quantization import read_plain, read_recipe
+from vramfit.readers.quantizers.recipe import applied, scheme
 from vramfit.spec import ModelSpec
 
 NEEDED = (
@@ -50,9 +51,10 @@ def read_config(config: Mapping[str, object], name: str) -> ModelSpec:
     family = import_module(f"vramfit.readers.families.{FAMILIES[kind]}")
     _refuse_other_inputs(fields, kind, getattr(family, "SECTIONS", {}).get(kind, ()))
     _refuse_other_classes(fields, kind, getattr(family, "CLASSES", {}).get(kind))
-    spec: ModelSpec = family.read(fields, Named(name=name, scheme=read_scheme(fields)))
-    check_kept(fields, spec)
-    return replace(spec, family=kind, assumptions=tuple(dict.fromkeys(fields.assumed)))
+    plain = read_plain(fields)
+    recipe = read_recipe(fields, plain)
+    spec: ModelSpec = family.read(fields, Named(name=name, scheme=scheme(recipe, plain)))
+    return replace(applied(recipe, spec), family=kind, assumptions=tuple(dict.fromkeys(fields.assumed)))
 
 
 def _refuse_other_inputs(fields: Fields, kind: str, read: Collection[str]) -> None:

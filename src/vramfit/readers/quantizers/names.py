@@ -1,0 +1,202 @@
+"""Sets of modules by name: what lists of names, beginnings, endings and patterns in a quantisation section mean.
+
+Every tool has its own grammar for such a list; each constructor here is one of them. Most entries name a
+module of a numbered layer, so they are sorted by that number first: a list of a thousand names costs one layer
+only its own few.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fnmatch import translate
+
+from vramfit.errors import InvalidValueError
+from vramfit.readers.fields import Fields
+
+NUMBER = re.compile(r"\.([0-9]{1,6})(?=\.|$)")
+PATTERN = re.compile(r"[\\^$*+?\[\](){}|]")
+"""Characters that make a name a pattern."""
+ONE_EXPERT = re.compile(r"experts\\?\.\\?[0-9(\[]")
+LARGEST_LIST = 100_000
+LONGEST_PATTERN = 1000
+MOST_PATTERNS = 1000
+MOST_REPEATS = 6
+"""Repetitions in one pattern: together with the refusal of repeated groups it bounds the time that a match takes."""
+REPEAT = re.compile(r"(?<!\\)[*+{]")
+REPEATED_GROUP = re.compile(r"(?<!\\)\)[*+{]")
+
+
+@dataclass(slots=True)
+class Names:
+    """A set of module names, asked one at a time."""
+
+    end: str = "."
+    """What a beginning must reach: ``"."`` = modules inside a named one belong to it, ``"\\n"`` = they do not."""
+    everywhere: tuple[str, ...] = ()
+    """Beginnings of names."""
+    in_layer: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    """Beginnings of names in the layer of that number."""
+    endings: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    """Texts anywhere in a name."""
+    pattern: re.Pattern[str] | None = None
+    texts: tuple[str, ...] = ()
+    """The entries as plain text, to see how the file spells the beginnings of names."""
+    counts: bool = False
+    """True when an entry that is not sorted by layer has digits, so that any layer may differ from any other."""
+    by_expert: bool = False
+    """True when an entry names single experts."""
+
+    def has(self, name: str, layer: int | None) -> bool:
+        """Say whether the module of that full name, in the layer of that number, belongs to the set."""
+        ended = name + self.end
+        return (
+            ended.startswith(self.everywhere)
+            or (layer in self.in_layer and ended.startswith(self.in_layer[layer]))
+            or name.endswith(self.endings)
+            or (self.pattern is not None and self.pattern.match(name) is not None)
+            or any(part in f".{ended}" for part in self.parts)
+        )
+
+    def key(self, layer: int) -> object:
+        """Return the same value for two layers only if no entry can tell them apart.
+
+        Entries without digits see of a number at most how many digits it has.
+        """
+        return layer if self.counts or layer in self.in_layer else -len(str(layer))
+
+
+def listed(section: Fields, *fields: str) -> tuple[str, ...] | None:
+    """Return the texts in lists of those names, together; None when there is none of them.
+
+    Raises:
+        InvalidValueError: not a list of texts.
+    """
+    found: list[str] = []
+    for name in fields:
+        value = section.values.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, list) or len(value) > LARGEST_LIST or not all(isinstance(v, str) for v in value):
+            raise InvalidValueError(section.at(name), value, f"a list of at most {LARGEST_LIST:,} module names")
+        found.extend(value)
+    return tuple(found) if any(section.has(name) for name in fields) else None
+
+
+def transformers_names(entries: Iterable[str], path: str) -> Names:
+    """Return the modules that ``modules_to_not_convert`` means to transformers.
+
+    A name and all inside it, a regular expression from the start of the name to a dot, or the end of a name; and, as
+    in versions before 5, a name without a number anywhere between two dots.
+    Source: huggingface/transformers:src/transformers/quantizers/quantizers_utils.py, should_convert_module.
+    """
+    plain, patterns, inside = [], [], []
+    for entry in entries:
+        if PATTERN.search(entry):
+            patterns.append(rf"(?:{entry})(?:(?<=\.)|(?=\.|$))")
+        else:
+            plain.append(entry)
+            if not NUMBER.search(entry):
+                inside.append(entry)
+    found = _made(plain, patterns, path)
+    found.endings, found.parts = tuple(inside), tuple(f".{entry}." for entry in inside)
+    return found
+
+
+def compressed_names(entries: Iterable[str], path: str) -> Names:
+    """Return the modules that ``ignore`` and ``targets`` mean to compressed-tensors: exact names, or ``re:``.
+
+    Source: vllm-project/compressed-tensors:src/compressed_tensors/utils/match.py, match_name.
+    """
+    plain = [entry for entry in entries if not entry.startswith("re:")]
+    return _made(plain, [e.removeprefix("re:") for e in entries if e.startswith("re:")], path, end="\n")
+
+
+def wildcard_names(entries: Iterable[str], path: str) -> Names:
+    """Return the modules that lists with ``*`` mean to ModelOpt and Quark; a name stands for all inside it, too.
+
+    Source: NVIDIA/Model-Optimizer:modelopt/torch/export/quant_utils.py, process_layer_quant_config.
+    """
+    plain, patterns = [], []
+    for entry in entries:
+        if entry.startswith("re:"):
+            patterns.append(entry.removeprefix("re:"))
+        elif PATTERN.search(entry.removesuffix("*")):
+            _check(entry, path)
+            patterns.append(translate(entry))
+        else:
+            plain.append(entry)
+    return _made(plain, patterns, path)
+
+
+def containing(entries: Iterable[str]) -> Names:
+    """Return the modules whose name has one of the texts in it, which is what AWQ means.
+
+    Source: casper-hansen/AutoAWQ:awq/utils/module.py, exclude_layers_to_not_quantize.
+    """
+    parts = tuple(entries)
+    return Names(parts=parts, texts=parts, counts=any(map(_has_digit, parts)), by_expert=_by_expert(parts))
+
+
+def patterns(entries: Iterable[str], path: str) -> Names:
+    """Return the modules whose name begins as a regular expression says."""
+    return _made((), list(entries), path)
+
+
+def _made(plain: Iterable[str], found: list[str], path: str, *, end: str = ".") -> Names:
+    everywhere: list[str] = []
+    in_layer: dict[int, list[str]] = {}
+    for entry in plain:
+        beginning = entry.removesuffix("*") if entry.endswith("*") else entry + end
+        number = NUMBER.search(beginning.removesuffix(end))
+        if number and (number.end() < len(beginning)):
+            in_layer.setdefault(int(number[1]), []).append(beginning)
+        else:
+            everywhere.append(beginning)
+    plain_texts = [*everywhere, *(b for bucket in in_layer.values() for b in bucket)]
+    return Names(
+        end=end,
+        everywhere=tuple(everywhere),
+        in_layer={number: tuple(bucket) for number, bucket in in_layer.items()},
+        pattern=_compiled(found, path),
+        texts=(*plain_texts, *(re.sub(r"\\(?=\W)|^\^|^\(\?s?:", "", text) for text in found)),
+        counts=any(_has_digit(text) for text in (*everywhere, *found)),
+        by_expert=_by_expert((*plain_texts, *found)),
+    )
+
+
+def _has_digit(text: str) -> bool:
+    return re.search(r"[0-9]|\\d", text) is not None
+
+
+def _by_expert(texts: Iterable[str]) -> bool:
+    return any(ONE_EXPERT.search(text) for text in texts)
+
+
+def _compiled(found: list[str], path: str) -> re.Pattern[str] | None:
+    """Return one pattern for all, refusing those whose match could take for ever.
+
+    Raises:
+        InvalidValueError: not a regular expression, or one with nested or very many repetitions.
+    """
+    if not found:
+        return None
+    for text in found:
+        _check(text, path)
+    if len(found) > MOST_PATTERNS:
+        raise InvalidValueError(path, len(found), f"at most {MOST_PATTERNS} patterns")
+    try:
+        return re.compile("|".join(f"(?:{text})" for text in found))
+    except (re.error, OverflowError, RecursionError) as error:
+        raise InvalidValueError(path, "|".join(found), f"regular expressions ({error})") from error
+
+
+def _check(text: str, path: str) -> None:
+    if len(text) > LONGEST_PATTERN or REPEATED_GROUP.search(text) or len(REPEAT.findall(text)) > MOST_REPEATS:
+        raise InvalidValueError(
+            path,
+            text,
+            f"a pattern of at most {LONGEST_PATTERN} characters, {MOST_REPEATS} repetitions, none of a group",
+        )
