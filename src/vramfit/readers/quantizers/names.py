@@ -16,6 +16,7 @@ from vramfit.errors import InvalidValueError
 from vramfit.readers.fields import Fields
 
 NUMBER = re.compile(r"\.([0-9]{1,6})(?=\.|$)")
+LOOSE_NUMBER = re.compile(r"[^0-9]*\.([0-9]{1,6})")
 PATTERN = re.compile(r"[\\^$*+?\[\](){}|]")
 """Characters that make a name a pattern."""
 ONE_EXPERT = re.compile(r"experts\\?\.\\?[0-9(\[]")
@@ -38,6 +39,10 @@ class Names:
     """Beginnings of names."""
     in_layer: dict[int, tuple[str, ...]] = field(default_factory=dict)
     """Beginnings of names in the layer of that number."""
+    kinds: dict[int, object] = field(default_factory=dict)
+    """The same value for two layers whose beginnings are the same but for the number."""
+    numbers: tuple[str, ...] = ()
+    """Beginnings of numbers, from entries such as ``model.layers.1*``, which holds for layers 1, 10 and 11, too."""
     endings: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     """Texts anywhere in a name."""
@@ -65,7 +70,11 @@ class Names:
 
         Entries without digits see of a number at most how many digits it has.
         """
-        return layer if self.counts or layer in self.in_layer else -len(str(layer))
+        return (
+            layer
+            if self.counts
+            else (len(str(layer)), self.kinds.get(layer), *(str(layer).startswith(n) for n in self.numbers))
+        )
 
 
 def listed(section: Fields, *fields: str) -> tuple[str, ...] | None:
@@ -148,23 +157,33 @@ def patterns(entries: Iterable[str], path: str) -> Names:
 def _made(plain: Iterable[str], found: list[str], path: str, *, end: str = ".") -> Names:
     everywhere: list[str] = []
     in_layer: dict[int, list[str]] = {}
+    around: dict[int, set[tuple[str, str]]] = {}
     for entry in plain:
-        beginning = entry.removesuffix("*") if entry.endswith("*") else entry + end
-        number = NUMBER.search(beginning.removesuffix(end))
-        if number and (number.end() < len(beginning)):
-            in_layer.setdefault(int(number[1]), []).append(beginning)
+        beginning = entry[:-1] if entry.endswith("*") else entry + end
+        number = NUMBER.search(entry)
+        if number and number.end() != len(beginning):
+            layer = int(number[1])
+            in_layer.setdefault(layer, []).append(beginning)
+            around.setdefault(layer, set()).add((beginning[: number.start()], beginning[number.end() :]))
         else:
             everywhere.append(beginning)
-    plain_texts = [*everywhere, *(b for bucket in in_layer.values() for b in bucket)]
+    loose = tuple(filter(None, map(LOOSE_NUMBER.fullmatch, everywhere)))
+    texts = (*everywhere, *(b for bucket in in_layer.values() for b in bucket), *map(_unescaped, found))
     return Names(
         end=end,
         everywhere=tuple(everywhere),
         in_layer={number: tuple(bucket) for number, bucket in in_layer.items()},
+        kinds={number: frozenset(bucket) for number, bucket in around.items()},
         pattern=_compiled(found, path),
-        texts=(*plain_texts, *(re.sub(r"\\(?=\W)|^\^|^\(\?s?:", "", text) for text in found)),
-        counts=any(_has_digit(text) for text in (*everywhere, *found)),
-        by_expert=_by_expert((*plain_texts, *found)),
+        texts=texts,
+        numbers=tuple(match[1] for match in loose),
+        counts=sum(map(_has_digit, everywhere)) > len(loose) or any(map(_has_digit, found)),
+        by_expert=_by_expert((*texts, *found)),
     )
+
+
+def _unescaped(pattern: str) -> str:
+    return re.sub(r"\\(?=\W)|^\^|^\(\?s?:", "", pattern)
 
 
 def _has_digit(text: str) -> bool:
@@ -172,7 +191,7 @@ def _has_digit(text: str) -> bool:
 
 
 def _by_expert(texts: Iterable[str]) -> bool:
-    return any(ONE_EXPERT.search(text) for text in texts)
+    return ONE_EXPERT.search("\n".join(texts)) is not None
 
 
 def _compiled(found: list[str], path: str) -> re.Pattern[str] | None:

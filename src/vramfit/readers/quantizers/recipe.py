@@ -99,7 +99,7 @@ def applied(recipe: Recipe | None, spec: ModelSpec) -> ModelSpec:
     """Return the model with every tensor held as the recipe says; equal layers stay one object."""
     if recipe is None:
         return spec
-    texts = [text for rule in recipe.rules for text in rule.names.texts]
+    texts = tuple({text.partition(".layers.")[0]: text for rule in recipe.rules for text in rule.names.texts}.values())
     parts = tuple(_part(recipe, part, texts) for part in spec.parts) if recipe.towers else spec.parts
     before = _as_written(spec.layer_prefix.partition("{layer}")[0], texts)
     layers = _stack(recipe, spec.layers, before, 0)
