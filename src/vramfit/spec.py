@@ -259,6 +259,34 @@ class Scheme:
         return tensor.stored or self.plain
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """A small set of weights trained on a base model: LoRA and its relatives, prompts, copies of whole modules."""
+
+    name: str
+    kind: str
+    """``peft_type`` in small letters, such as ``"lora"``."""
+    rank: int | None
+    """Rank where no pattern says otherwise; None = this kind has none."""
+    tensors: tuple[Tensor, ...]
+    """As the adapter's file holds them; ``buffer`` = in the file, but not trained."""
+    plain: StorageFormat
+    """Format of tensors that name none."""
+    trained: tuple[Tensor, ...] = ()
+    """What is trained where the file holds only what it made (P-tuning); empty = what the file holds."""
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable parameters; equals what peft itself prints."""
+        return sum(t.num_parameters for t in self.trained or self.tensors)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all tensors. [B]"""
+        return sum(t.copies * (t.stored or self.plain).tensor_size(t.shape) for t in self.tensors)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """A model as understood from its configuration. No slots: what is derived from the layers is kept."""
@@ -284,6 +312,8 @@ class ModelSpec:
     """False for encoders: no next token, no cache, no logits over the vocabulary at every step."""
     assumptions: tuple[str, ...] = ()
     """What the configuration did not say and was taken from the family's published defaults."""
+    adapters: tuple[Adapter, ...] = ()
+    """What is loaded beside the weights without being merged into them."""
     evidence: str = "config"
     """``"config"``, or the header that every tensor was compared with, name for name and shape for shape."""
 
