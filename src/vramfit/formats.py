@@ -98,15 +98,12 @@ class StorageFormat:
         """
         if not shape:
             return self.bytes_for(1) + self.tensor_bytes
+        if self.fallback and self.over_rows and shape[-1] % self.block_elements:
+            return weight_format(self.fallback).tensor_size(shape)
         if self.inputs_first:
             shape = (*shape[:-2], shape[-1], shape[-2])
         columns, rows, matrices = shape[-1], prod(shape[:-1]), prod(shape[:-2])
-        if not (self.over_rows and self.block_elements > 1):
-            blocks = ceil_div(rows * columns, self.block_elements)
-        elif self.fallback and columns % self.block_elements:
-            return weight_format(self.fallback).tensor_size(shape)
-        else:
-            blocks = rows * ceil_div(columns, self.block_elements)
+        blocks = self._num_blocks(rows, columns)
         scales = 4 * ceil_div(blocks, self.second_block) if self.second_block else 0
         if self.tile_elements:
             tiles = ceil_div(rows // matrices, self.tile_elements) * ceil_div(columns, self.tile_elements)
@@ -117,6 +114,18 @@ class StorageFormat:
             scales += groups * (rows * self.group_bytes + 4 * ceil_div(rows * self.zero_bits, 32))
         beside = rows * self.row_bytes + matrices * (columns * self.column_bytes + self.tensor_bytes)
         return blocks * self.block_bytes + scales + beside
+
+    def _num_blocks(self, rows: int, columns: int) -> int:
+        if self.over_rows and self.block_elements > 1:
+            return rows * ceil_div(columns, self.block_elements)
+        return ceil_div(rows * columns, self.block_elements)
+
+    def code_bytes(self, shape: tuple[int, ...]) -> int:
+        """Bytes of the blocks alone, without scales and tables beside them. [B]"""
+        rows, columns = prod(shape[:-1]), shape[-1]
+        if self.inputs_first:
+            rows, columns = prod(shape[:-2]) * shape[-1], shape[-2]
+        return self._num_blocks(rows, columns) * self.block_bytes
 
 
 _IEEE = "IEEE 754 / OCP: one number, one element"

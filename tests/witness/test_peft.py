@@ -76,7 +76,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("llama", {"peft_type": "ADALORA", "init_r": 9, "total_step": 10, "target_modules": ["q_proj", "up_proj"]}),
     ("llama", {"peft_type": "LOHA", "r": 4, "target_modules": ["q_proj", "up_proj"]}),
     ("llama", {"peft_type": "LOKR", "r": 2, "target_modules": ["q_proj", "up_proj"]}),
-    ("llama", {"peft_type": "LOKR", "r": 2, "decompose_both": True, "decompose_factor": 8, "target_modules": ["q_proj"]}),
+    ("qwen2", {"peft_type": "LOKR", "r": 2, "decompose_both": True, "decompose_factor": 8, "target_modules": ".*k_.*"}),
     ("llama", {"peft_type": "OFT", "r": 0, "oft_block_size": 16, "target_modules": ["q_proj", "down_proj"]}),
     ("llama", {"peft_type": "OFT", "r": 5, "oft_block_size": 0, "block_share": True, "target_modules": ["q_proj"]}),
     ("llama", {"peft_type": "PROMPT_TUNING", "task_type": "CAUSAL_LM", "num_virtual_tokens": 9}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.formats import FP32, Role
@@ -57,6 +58,12 @@ def read_adapter(config: Mapping[str, object], base: ModelSpec, name: str = "ada
         plain=FP32,
         assumptions=tuple(dict.fromkeys(fields.assumed)),
     )
+
+
+def with_adapter(base: ModelSpec, adapter: Adapter) -> ModelSpec:
+    """Return the model with an adapter loaded beside it."""
+    notes = (f"{adapter.name}: {note}" for note in adapter.assumptions)
+    return replace(base, adapters=(*base.adapters, adapter), assumptions=(*base.assumptions, *notes))
 
 
 def _on_modules(config: Fields, kind: str, base: ModelSpec) -> Iterator[Tensor]:

@@ -10,8 +10,8 @@ from vramfit.readers.fields import Fields
 from vramfit.readers.quantizers.names import Names, listed, transformers_names
 from vramfit.readers.quantizers.recipe import Recipe, Rule
 
-SKIPPED = ("modules_to_not_convert", "ignored_layers")
-"""Lists of modules that stay plain, under the two names that files have for them."""
+SKIPPED = ("modules_to_not_convert", "ignored_layers", "llm_int8_skip_modules")
+"""Lists of modules that stay plain, under the names that files have for them."""
 FBGEMM_FP8 = StorageFormat(
     name="fp8-channel",
     block_bytes=1,

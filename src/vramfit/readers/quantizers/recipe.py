@@ -130,7 +130,12 @@ def _as_written(beginning: str, texts: Iterable[str]) -> str:
     """Return the beginning of names as the file's own lists spell it; ours when they do not tell."""
     others = BEGINNINGS if beginning in BEGINNINGS else ()
     spellings = (beginning, *others, beginning.removeprefix("model."), f"model.{beginning}")
-    return next((s for s in spellings if any(text.startswith(s) for text in texts)), beginning)
+    return next((s for s in spellings if any(_is_of(text, s) for text in texts)), beginning)
+
+
+def _is_of(text: str, spelling: str) -> bool:
+    """Say whether an entry names something below that beginning, or a module around it."""
+    return text.startswith(spelling) or (len(text) > 1 and spelling.startswith(text))
 
 
 def _outside(recipe: Recipe, tensor: Tensor) -> Tensor:
