@@ -100,7 +100,8 @@ def _algorithm(name: str, section: Fields, path: str) -> StorageFormat:
 
 def _per_layer(section: Fields) -> tuple[Rule, ...]:
     """Return a rule per format of ``quantized_layers``: module -> algorithm."""
-    layers, groups = section.section("quantized_layers"), {}
+    layers = section.section("quantized_layers")
+    groups: dict[StorageFormat, list[str]] = {}
     for name, facts in layers.values.items():
         if not isinstance(facts, Mapping):
             raise InvalidValueError(f"{layers.path}[{name!r:.100}]", facts, "an object with a quant_algo")
