@@ -108,7 +108,7 @@ def test_gptq_may_quantise_the_output_projection() -> None:
 @pytest.mark.parametrize(
     ("section", "path"),
     [
-        ({"quant_method": "gptq", "bits": 5}, "quantization_config.bits"),
+        ({"quant_method": "gptq", "bits": 9}, "quantization_config.bits"),
         ({"quant_method": "awq", "bits": 8}, "quantization_config.bits"),
         ({"quant_method": "awq", "w_bit": 2}, "quantization_config.w_bit"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 0}, "quantization_config.group_size"),

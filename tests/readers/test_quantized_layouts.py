@@ -87,7 +87,19 @@ LAYOUTS: list[tuple[str, dict[str, Any], Stored]] = [
      [((OUT * IN // 2,), ONE), ((OUT * IN // 64,), F16), ((OUT * IN // 64,), F16)]),
     ("exl3 (trellis, suh, svh)", {"quant_method": "exl3", "bits": 3, "head_bits": 6},
      [((IN // 16, OUT // 16, 48), 2), ((IN,), F16), ((OUT,), F16)]),
-    ("torchao int8", {"quant_method": "torchao", "quant_type": "int8_weight_only"}, [((OUT, IN), ONE), ((OUT,), F16)]),
+    ("torchao int8, first version (int_data, scale, zero_point)",
+     {"quant_method": "torchao", "quant_type": "int8_weight_only"},
+     [((OUT, IN), ONE), ((OUT,), F16), ((OUT,), I64)]),
+    ("torchao int8, second version (qdata, scale, zero_point)",
+     {"quant_method": "torchao", "quant_type": {"default": {"_type": "Int8WeightOnlyConfig", "_version": 2}}},
+     [((OUT, IN), ONE), ((OUT, 1), F32), ((OUT, 1), ONE)]),
+    ("quanto int8 (_data, _scale, input_scale, output_scale)", {"quant_method": "quanto", "weights": "int8"},
+     [((OUT, IN), ONE), ((OUT, 1), F16), ((), F16), ((), F16)]),
+    ("quanto int4 (_data, _scale, _shift, input_scale, output_scale)", {"quant_method": "quanto", "weights": "int4"},
+     [((OUT * IN // 256, 128), ONE), ((OUT * IN // 128, 1), F16), ((OUT * IN // 128, 1), F16), ((), F16), ((), F16)]),
+    ("hqq 3: ten groups of 64 a row of words",
+     {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 3, "group_size": 64, "axis": 1}}},
+     [((6554, 64), I32), ((OUT * IN // 64, 1), F16), ((OUT * IN // 64, 1), F16)]),
     ("torchao int4",
      {"quant_method": "torchao",
       "quant_type": {"default": {"_type": "Int4WeightOnlyConfig", "_data": {"group_size": 128}}}},
@@ -210,6 +222,53 @@ def test_auto_round_names_modules_that_differ() -> None:
     spec = model(section)
     names = [[spec.scheme.format_of(t).name for t in spec.layers[i].tensors if "up_proj" in t.name] for i in range(3)]
     assert [["gptq-int8"], ["bf16"], ["gptq-int4"]] == names
+
+
+def test_auto_round_lists_the_blocks_that_it_quantises() -> None:
+    """As a text, a list, or a list of lists; what is inside no block stays plain."""
+    section = {"quant_method": "auto-round", "bits": 4, "group_size": 128}
+    for blocks in (
+        "model.layers.1, model.layers.2",
+        ["model.layers.1", "model.layers.2"],
+        [["model.layers.1"], ["model.layers.2"]],
+    ):
+        spec = model({**section, "to_quant_block_names": blocks})
+        assert ["bf16", "gptq-int4", "gptq-int4", "bf16"] == [_format_of_up(spec, i) for i in range(4)]
+        assert "bf16" == spec.scheme.format_of(spec.head[-1]).name
+
+
+def test_gptq_may_name_the_only_modules_that_it_quantises() -> None:
+    """Lists of lists, one per step of the calibration."""
+    inside = [["self_attn.q_proj", "self_attn.k_proj"], ["mlp.up_proj"]]
+    spec = model({**GPTQ, "bits": 4, "modules_in_block_to_quantize": inside})
+    found = {t.name for t in spec.layers[7].tensors if not spec.scheme.format_of(t).is_plain}
+    assert {"self_attn.q_proj.weight", "self_attn.k_proj.weight", "mlp.up_proj.weight"} == found
+
+
+def _format_of_up(spec: ModelSpec, layer: int) -> str:
+    return next(spec.scheme.format_of(t).name for t in spec.layers[layer].tensors if t.name == "mlp.up_proj.weight")
+
+
+def test_quark_has_rules_by_name() -> None:
+    """Exceptions first, then formats by name, then the one for all."""
+    fp8, fp4 = ({"weight": {"dtype": d, "qscheme": q}} for d, q in (("fp8_e4m3", "per_tensor"), ("fp4", "per_group")))
+    section = {
+        "global_quant_config": fp4,
+        "layer_quant_config": {"*self_attn*": fp8},
+        "exclude": ["lm_head", "*.1.mlp.*"],
+    }
+    spec = model({"quant_method": "quark", **section, "kv_cache_quant_config": {"*k_proj": fp8}})
+    assert ["mxfp4", "bf16"] == [_format_of_up(spec, i) for i in (0, 1)]
+    assert "fp8" == next(spec.scheme.format_of(t).name for t in spec.layers[1].tensors if "q_proj" in t.name)
+    assert "fp8" == spec.scheme.kv_format
+
+
+def test_torchao_may_name_a_configuration_per_module() -> None:
+    """``_default`` for the others; null leaves plain."""
+    per = {"_default": {"_type": "Int8WeightOnlyConfig", "_version": 2}, "model.layers.0.mlp": None, "lm_head": None}
+    kind = {"default": {"_type": "ModuleFqnToConfig", "_data": {"module_fqn_to_config": per}}}
+    spec = model({"quant_method": "torchao", "quant_type": kind})
+    assert ["bf16", "int8-channel"] == [_format_of_up(spec, i) for i in (0, 1)]
 
 
 def test_modelopt_may_name_a_format_per_module() -> None:

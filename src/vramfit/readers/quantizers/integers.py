@@ -12,11 +12,19 @@ from dataclasses import replace
 from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.formats import ALL_MATRICES, AWQ_INT4, BLOCK_MATRICES, GPTQ_INT4, Role, StorageFormat, regrouped
 from vramfit.readers.fields import Fields
-from vramfit.readers.quantizers.names import Names, containing, listed, patterns, wildcard_names
+from vramfit.readers.quantizers.names import (
+    LARGEST_LIST,
+    Names,
+    containing,
+    listed,
+    patterns,
+    transformers_names,
+    wildcard_names,
+)
 from vramfit.readers.quantizers.recipe import Recipe, Rule
 
 WORD_BITS = 32
-GPTQ_BITS = (2, 3, 4, 8)
+GPTQ_BITS = (2, 3, 4, 5, 6, 7, 8)
 AWQ_BITS = (4,)
 PLAIN_BITS = 16
 """AutoRound's way to say that a module is not quantised."""
@@ -33,6 +41,8 @@ RENAMED = {"w_bit": "bits", "q_group_size": "group_size"}
 """Older AWQ names."""
 OVERRIDES = "ex" + "tra_config"
 """AutoRound's field for modules that differ."""
+INSIDE = "modules_in_block_to_quantize"
+"""Field of transformers' GPTQ for the only modules of a layer that are quantised."""
 BLOCK_LISTS = ("block_name_to_quantize", "to_quant_block_names", "quant_block_list")
 
 
@@ -60,6 +70,10 @@ def read_gptq(section: Fields, plain: StorageFormat) -> Recipe:
     del plain
     base = MARLIN if section.text("checkpoint_format") == "marlin" else GPTQ_INT4
     default = _format(section, base, GPTQ_BITS)
+    inside = _flat(section.values.get(INSIDE), section.at(INSIDE))
+    if inside:
+        only = Rule(names=Names(endings=tuple(f".{name}" for name in inside)), held=default)
+        return Recipe(default=None, rules=(only,), towers=False)
     head = section.flag("lm_head", default=False)
     rules = _dynamic(section, base, default) if section.has("dynamic") else ()
     roles = ALL_MATRICES - {Role.EMBEDDING} if head or rules else BLOCK_MATRICES
@@ -137,7 +151,9 @@ def read_autoround(section: Fields, plain: StorageFormat) -> Recipe:
     base = AWQ_INT4 if awq else replace(GPTQ_INT4, column_bytes=0 if packing.startswith("auto_round:") else 4)
     known = AWQ_BITS if awq else GPTQ_BITS
     default = _format(section, base, known)
+    skip = listed(section, "modules_to_not_convert")
     rules = _overrides(section, base, known, default)
+    rules = (*rules, Rule(names=containing(skip), held=None)) if skip else rules
     blocks = _blocks(section)
     if blocks:
         return Recipe(default=None, rules=(*rules, Rule(names=blocks, held=default)), roles=ALL_MATRICES, towers=True)
@@ -160,15 +176,28 @@ def _overrides(
         inner = Fields(change, path, [])
         plain = inner.has("bits") and inner.integer("bits", largest=64) >= PLAIN_BITS
         groups.setdefault(None if plain else _format(inner, base, known, default), []).append(name)
-    return tuple(Rule(names=wildcard_names(names, section.at(OVERRIDES)), held=held) for held, names in groups.items())
+    return tuple(
+        Rule(names=transformers_names(names, section.at(OVERRIDES)), held=held) for held, names in groups.items()
+    )
 
 
 def _blocks(section: Fields) -> Names | None:
     """Return the blocks that are quantised where the section lists them; None = all layers of the language model."""
     for name in BLOCK_LISTS:
-        value = section.values.get(name)
-        if isinstance(value, str) and value:
-            return wildcard_names([part.strip() for part in value.split(",")], section.at(name))
-        if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
-            return wildcard_names(value, section.at(name))
+        blocks = _flat(section.values.get(name), section.at(name))
+        if blocks:
+            return wildcard_names(blocks, section.at(name))
     return None
+
+
+def _flat(value: object, path: str) -> list[str]:
+    """Return names from a text with commas, a list, or a list of lists; null = none."""
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    inner = value if isinstance(value, list) else [None]
+    texts = [text for part in inner for text in (part if isinstance(part, list) else [part])]
+    if len(texts) > LARGEST_LIST or not all(isinstance(text, str) for text in texts):
+        raise InvalidValueError(path, value, f"a list of at most {LARGEST_LIST:,} names")
+    return texts

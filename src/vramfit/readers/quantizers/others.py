@@ -45,10 +45,14 @@ def _hqq(config: Fields, plain: StorageFormat) -> StorageFormat:
     config.refuse("scale_quant_params", "quantised scales")
     config.refuse("zero_quant_params", "quantised zeros")
     elements, size = HQQ_BITS[bits]
-    group = weights.optional("group_size", largest=2**20) or -1
+    group = weights.optional("group_size", largest=2**20)
+    if group is None:
+        raise InvalidValueError(
+            weights.at("group_size"), None, "a group size: without one each row is a group, not read"
+        )
     return StorageFormat(
-        name=f"hqq-int{bits}", block_elements=elements, block_bytes=size, over_rows=False, group_elements=group,
-        group_bytes=2 * plain.block_bytes, source="mobiusml/hqq:hqq/core/quantize.py",
+        name=f"hqq-int{bits}", block_elements=elements * group, block_bytes=size * group, over_rows=False,
+        group_elements=group, group_bytes=2 * plain.block_bytes, source="mobiusml/hqq:hqq/core/quantize.py",
     )  # fmt: skip
 
 
@@ -111,7 +115,7 @@ def read_torchao(section: Fields, plain: StorageFormat) -> Recipe:
     data = data if isinstance(data, Mapping) else {}
     kind = config.text("_type") or ""
     if kind not in {"ModuleFqnToConfig", "FqnToConfig"}:
-        default = _torchao(kind, data, section, plain)
+        default = _torchao(kind, data, section, plain, _version(config.values))
         return Recipe(default=default, rules=skipped(section, "modules_to_not_convert"))
     table = next((v for k, v in data.items() if k.endswith("_to_config")), None)
     if not isinstance(table, Mapping):
@@ -122,15 +126,25 @@ def read_torchao(section: Fields, plain: StorageFormat) -> Recipe:
         inside = facts.get("_data")
         held = None
         if facts:
-            held = _torchao(str(facts.get("_type")), inside if isinstance(inside, Mapping) else {}, section, plain)
+            data_inside = inside if isinstance(inside, Mapping) else {}
+            held = _torchao(str(facts.get("_type")), data_inside, section, plain, _version(facts))
         if name == "_default":
             default = held
         else:
             pattern = [name.removeprefix("re:")]
             rules.append(Rule(names=transformers_names(pattern, config.at("_data")), held=held))
-    return Recipe(default=default, rules=tuple(rules), roles=ALL_MATRICES, towers=True)
+    named = any("embed" in name for name in table)
+    roles = ALL_MATRICES if named else ALL_MATRICES - {Role.EMBEDDING}
+    return Recipe(default=default, rules=tuple(rules), roles=roles)
 
 
+def _version(config: Mapping[str, object]) -> int:
+    found = config.get("_version", 1)
+    return found if isinstance(found, int) else 1
+
+
+SCALES_IN_FP32 = 2
+"""Version of a configuration from which its int8 tensors are TorchAO's ``Int8Tensor``."""
 TORCHAO = {
     "int4_weight_only": "int4", "Int4WeightOnlyConfig": "int4",
     "int8_weight_only": "int8", "Int8WeightOnlyConfig": "int8",
@@ -142,7 +156,10 @@ TORCHAO = {
 """Names of TorchAO's configurations, old and new -> what they store."""
 
 
-def _torchao(kind: str, data: Mapping[str, object], section: Fields, plain: StorageFormat) -> StorageFormat:
+def _torchao(
+    kind: str, data: Mapping[str, object], section: Fields, plain: StorageFormat, version: int = 1
+) -> StorageFormat:
+    """Return what a configuration stores; from version 2 on int8 has an fp32 scale and an int8 zero per output."""
     stored = TORCHAO.get(kind)
     source = "pytorch/ao:torchao/quantization/quant_api.py"
     match stored:
@@ -153,7 +170,8 @@ def _torchao(kind: str, data: Mapping[str, object], section: Fields, plain: Stor
                 group_bytes=2 * plain.block_bytes, source=source,
             )  # fmt: skip
         case "int8":
-            return replace(INT8_ROW, row_bytes=plain.block_bytes, source=source)
+            new = version >= SCALES_IN_FP32
+            return replace(INT8_ROW, row_bytes=4 + 1 if new else plain.block_bytes + 8, source=source)
         case "float8":
             return StorageFormat(name="fp8-channel", block_bytes=1, row_bytes=4, source=source)
         case "float8-dynamic":
@@ -185,7 +203,7 @@ QUANTO = {
 
 
 def read_quanto(section: Fields, plain: StorageFormat) -> Recipe:
-    """Read quanto: a scale per output, or scale and shift per group of 128.
+    """Read quanto: a scale per output, or scale and shift per group of 128; a scale of inputs and one of outputs.
 
     Source: huggingface/optimum-quanto:optimum/quanto/nn/qmodule.py, QModuleMixin (group_size).
     """
@@ -197,6 +215,7 @@ def read_quanto(section: Fields, plain: StorageFormat) -> Recipe:
         held,
         row_bytes=plain.block_bytes if held.row_bytes else 0,
         group_bytes=2 * plain.block_bytes if held.group_bytes else 0,
+        tensor_bytes=2 * plain.block_bytes,
         source=source,
     )
     return Recipe(default=held, rules=skipped(section, "modules_to_not_convert"))
