@@ -217,7 +217,7 @@ def test_a_vision_tower_stays_plain_when_it_is_listed(entry: str) -> None:
 
 def test_a_format_that_is_asked_for_replaces_the_checkpoints() -> None:
     """Someone who asks for bf16 wants the matrices in bf16, whatever the file holds."""
-    spec = read({"quant_method": "fp8", "ignored_layers": ["model.layers.1"]})
+    spec = read({"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "FP8", "ignore": ["*.1.mlp*"]})
     need = estimate(spec, Inference(weight_format="bf16", context_tokens=1))
     assert estimate(read_config(LLAMA_3_1_8B, "mine"), Inference(context_tokens=1)).weights_bytes == need.weights_bytes
 

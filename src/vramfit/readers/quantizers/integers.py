@@ -198,6 +198,7 @@ def _flat(value: object, path: str) -> list[str]:
         return [part.strip() for part in value.split(",") if part.strip()]
     inner = value if isinstance(value, list) else [None]
     texts = [text for part in inner for text in (part if isinstance(part, list) else [part])]
-    if len(texts) > LARGEST_LIST or not all(isinstance(text, str) for text in texts):
+    names = [text for text in texts if isinstance(text, str)]
+    if len(texts) > LARGEST_LIST or len(names) < len(texts):
         raise InvalidValueError(path, value, f"a list of at most {LARGEST_LIST:,} names")
-    return texts
+    return names

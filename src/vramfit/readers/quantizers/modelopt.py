@@ -87,7 +87,7 @@ def _skipped(section: Fields) -> tuple[Rule, ...]:
 
 
 def _algorithm(name: str, section: Fields, path: str) -> StorageFormat:
-    found = ALGORITHMS.get(name)
+    found = ALGORITHMS.get(name.upper())
     if found is None:
         raise UnsupportedModelError(
             f"{path}: {name!r:.100}: expected one of {', '.join((*ALGORITHMS, MIXED))}; others are not read: give "
