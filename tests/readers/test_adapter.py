@@ -78,6 +78,13 @@ def test_targets_that_match_nothing_name_what_there_is() -> None:
         read(modules_to_save=["wte"])
 
 
+def test_the_patterns_that_trainers_write_are_read() -> None:
+    """One as a popular trainer writes it for every language model: words in order, or whole names."""
+    words = r"(?:.*?(?:language|text).*?(?:self_attn|attention|attn).*?(?:q_proj|v_proj).*?)"
+    names = r"(?:\bmodel\.layers\.[\d]{1,}\.(?:self_attn|attention|attn)\.(?:(?:q_proj|v_proj)))"
+    assert 6_815_744 == read(target_modules=f"{words}|{names}").num_parameters
+
+
 def test_heads_of_other_tasks_are_left_out_and_said_so() -> None:
     """Peft lists ``score`` and ``classifier`` for classifiers; a language model has neither."""
     adapter = read(modules_to_save=["score", "classifier"])

@@ -254,7 +254,7 @@ def test_quark_has_rules_by_name() -> None:
     fp8, fp4 = ({"weight": {"dtype": d, "qscheme": q}} for d, q in (("fp8_e4m3", "per_tensor"), ("fp4", "per_group")))
     section = {
         "global_quant_config": fp4,
-        "layer_quant_config": {"*self_attn*": fp8},
+        "layer_quant_config": {"*layers*self*att*n*": fp8},
         "exclude": ["lm_head", "*.1.mlp.*"],
     }
     spec = model({"quant_method": "quark", **section, "kv_cache_quant_config": {"*k_proj": fp8}})

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role
 from vramfit.readers.fields import LARGEST_LAYERS, Fields
+from vramfit.readers.quantizers.names import check_pattern
 from vramfit.spec import ModelSpec, Tensor
 
 ALL_LINEAR = "all-linear"
@@ -21,8 +22,6 @@ INPUTS_FIRST = frozenset({"gpt2"})
 """Families whose matrices lie ``[inputs, outputs]`` (Conv1D)."""
 LAYER = re.compile(r".*?\.[^.]*\.(?P<index>[0-9]+)\.")
 MOST_NAMES = 100_000
-LONGEST = 2000
-REPEATED_GROUP = re.compile(r"(?<!\\)\)[*+{]")
 SHOWN = 12
 
 
@@ -172,8 +171,7 @@ def fullmatch(pattern: str, key: str, path: str) -> bool:
     Raises:
         InvalidValueError: not a regular expression, or one whose match could take for ever.
     """
-    if len(pattern) > LONGEST or REPEATED_GROUP.search(pattern):
-        raise InvalidValueError(path, pattern, f"a pattern of at most {LONGEST} characters without repeated groups")
+    check_pattern(pattern, path)
     try:
         return re.fullmatch(pattern, key) is not None
     except (re.error, OverflowError, RecursionError) as error:
