@@ -13,6 +13,7 @@ from typing import TypeAlias
 from vramfit.device import Device
 from vramfit.engine import EngineProfile
 from vramfit.memory.activations import activations
+from vramfit.memory.adapters import adapters
 from vramfit.memory.kv_cache import growth, kv_cache, mixer_kind, model_bytes_per_token
 from vramfit.memory.logits import last_hidden, logits
 from vramfit.memory.recurrent_state import recurrent_state
@@ -29,6 +30,7 @@ Component: TypeAlias = Callable[[Shard, Inference, EngineProfile], Iterable[Item
 
 COMPONENTS: tuple[Component, ...] = (
     weights,
+    adapters,
     staging,
     kv_cache,
     growth,

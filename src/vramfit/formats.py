@@ -13,7 +13,7 @@ from math import prod
 
 from vramfit.errors import InvalidValueError, UnknownNameError
 from vramfit.names import nearest, normalise
-from vramfit.units import ceil_div
+from vramfit.units import ceil_div, round_up
 
 
 class Role(StrEnum):
@@ -48,9 +48,11 @@ class StorageFormat:
     column_bytes: int = 0
     """Bytes beside the blocks per input column, such as GPTQ's group index."""
     tile_elements: int = 0
-    """Side of the square tile that shares one fp32 scale; 0 = no tiles."""
+    """Side of the square tile that shares one scale; 0 = no tiles."""
+    tile_bytes: int = 4
+    """Bytes of the scale of a tile: fp32 unless said."""
     tensor_bytes: int = 0
-    """Bytes beside the blocks per tensor, such as a scale or a code table."""
+    """Bytes beside the blocks per matrix, such as a scale or a code table."""
     second_block: int = 0
     """Double quantisation: one fp32 per this many blocks; 0 = none."""
     group_elements: int = 0
@@ -59,6 +61,10 @@ class StorageFormat:
     """Scale bytes per group."""
     zero_bits: int = 0
     """Bits of the zero point per group, packed over the outputs into 32-bit words."""
+    group_multiple: int = 1
+    """Scales are stored for a multiple of this many groups (AWQ's gemv layout)."""
+    inputs_first: bool = False
+    """True where the checkpoint holds ``[..., inputs, outputs]``: columns and rows change places."""
     quantises: frozenset[Role] = BLOCK_MATRICES
     """Roles that a recipe of this name stores so; the others keep the plain format."""
     fallback: str | None = None
@@ -92,23 +98,34 @@ class StorageFormat:
         """
         if not shape:
             return self.bytes_for(1) + self.tensor_bytes
-        columns, rows = shape[-1], prod(shape[:-1])
-        if not (self.over_rows and self.block_elements > 1):
-            blocks = ceil_div(rows * columns, self.block_elements)
-        elif self.fallback and columns % self.block_elements:
+        if self.fallback and self.over_rows and shape[-1] % self.block_elements:
             return weight_format(self.fallback).tensor_size(shape)
-        else:
-            blocks = rows * ceil_div(columns, self.block_elements)
+        if self.inputs_first:
+            shape = (*shape[:-2], shape[-1], shape[-2])
+        columns, rows, matrices = shape[-1], prod(shape[:-1]), prod(shape[:-2])
+        blocks = self._num_blocks(rows, columns)
         scales = 4 * ceil_div(blocks, self.second_block) if self.second_block else 0
         if self.tile_elements:
-            matrices = prod(shape[:-2])
             tiles = ceil_div(rows // matrices, self.tile_elements) * ceil_div(columns, self.tile_elements)
-            scales += 4 * matrices * tiles
+            scales += self.tile_bytes * matrices * tiles
         if self.group_elements:
             groups = ceil_div(columns, self.group_elements) if self.group_elements > 0 else 1
+            groups = round_up(groups, self.group_multiple)
             scales += groups * (rows * self.group_bytes + 4 * ceil_div(rows * self.zero_bits, 32))
-        beside = rows * self.row_bytes + columns * self.column_bytes + self.tensor_bytes
+        beside = rows * self.row_bytes + matrices * (columns * self.column_bytes + self.tensor_bytes)
         return blocks * self.block_bytes + scales + beside
+
+    def _num_blocks(self, rows: int, columns: int) -> int:
+        if self.over_rows and self.block_elements > 1:
+            return rows * ceil_div(columns, self.block_elements)
+        return ceil_div(rows * columns, self.block_elements)
+
+    def code_bytes(self, shape: tuple[int, ...]) -> int:
+        """Bytes of the blocks alone, without scales and tables beside them. [B]"""
+        rows, columns = prod(shape[:-1]), shape[-1]
+        if self.inputs_first:
+            rows, columns = prod(shape[:-2]) * shape[-1], shape[-2]
+        return self._num_blocks(rows, columns) * self.block_bytes
 
 
 _IEEE = "IEEE 754 / OCP: one number, one element"

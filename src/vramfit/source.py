@@ -8,10 +8,13 @@ from pathlib import Path
 from vramfit.catalogue.model import find_model
 from vramfit.errors import HubError, UnknownNameError, UnreadableFileError
 from vramfit.readers.hf_config import read_config
+from vramfit.readers.quantization import with_quantization_file
 from vramfit.spec import ModelSpec
 
 CONFIG_LIMIT_BYTES = 16 * 2**20
 """Largest ``config.json`` that is read; published ones are below 1 MiB."""
+QUANTIZATION_FILE = "hf_quant_config.json"
+"""ModelOpt's own file beside ``config.json``, which older exports do not repeat there."""
 
 
 def read_model(source: str | Path | Mapping[str, object], *, name: str | None = None, hub: bool = False) -> ModelSpec:
@@ -91,7 +94,11 @@ def load_model(path: Path) -> ModelSpec:
         raise UnreadableFileError(
             f"{folder}: no config.json there: expected one beside the weights; a header names tensors but not layers"
         )
-    spec = _read(load_json_object(config, CONFIG_LIMIT_BYTES), folder.resolve().name or str(path))
+    content = load_json_object(config, CONFIG_LIMIT_BYTES)
+    beside = folder / QUANTIZATION_FILE
+    if config == folder / "config.json" and beside.exists():
+        content = with_quantization_file(content, load_json_object(beside, CONFIG_LIMIT_BYTES))
+    spec = _read(content, folder.resolve().name or str(path))
     if weights is None:
         return spec
     from vramfit.readers.safetensors import load_checkpoint  # noqa: PLC0415

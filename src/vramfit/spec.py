@@ -46,6 +46,8 @@ class Tensor:
     """Routed experts held in this entry (``copies``, or the first axis of a fused tensor); 0 = none."""
     stored: StorageFormat | None = None
     """Format it always has in the file, whatever the recipe; None = the recipe decides."""
+    held: StorageFormat | None = None
+    """Format that this checkpoint's quantisation gives it, by its full name; None = it is not quantised."""
     buffer: bool = False
     """True: in the file and in memory, but not a parameter (a router's correction bias)."""
 
@@ -258,23 +260,51 @@ class Scheme:
 
     quantised: StorageFormat
     plain: StorageFormat
-    kept: tuple[str, ...] = ()
-    """Parts of tensor names that stay plain although their role would be quantised."""
     roles: frozenset[Role] | None = None
     """Roles that are quantised; None = those the format names."""
-    experts: StorageFormat | None = None
-    """Format of routed experts where it is not that of the other matrices; None = it is."""
+    by_tensor: bool = False
+    """True for a quantised checkpoint: every tensor says itself how it is held (``Tensor.held``)."""
+    kv_format: str | None = None
+    """Cache format that the checkpoint was made for; None = it names none."""
 
     def format_of(self, tensor: Tensor) -> StorageFormat:
         """Return the format in which this tensor is stored."""
+        if self.by_tensor:
+            return tensor.held or tensor.stored or self.plain
         if tensor.stored is not None and self.quantised.is_plain:
             return tensor.stored
-        if self.experts is not None and tensor.role is Role.EXPERT:
-            return self.experts
         roles = self.quantised.quantises if self.roles is None else self.roles
-        if tensor.role in roles and len(tensor.shape) > 1 and not any(k in tensor.name for k in self.kept):
+        if tensor.role in roles and len(tensor.shape) > 1:
             return self.quantised
         return tensor.stored or self.plain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """A small set of weights trained on a base model: LoRA and its relatives, prompts, copies of whole modules."""
+
+    name: str
+    kind: str
+    """``peft_type`` in small letters, such as ``"lora"``."""
+    rank: int | None
+    """Rank where no pattern says otherwise; None = this kind has none."""
+    tensors: tuple[Tensor, ...]
+    """As the adapter's file holds them; ``buffer`` = in the file, but not trained."""
+    plain: StorageFormat
+    """Format of tensors that name none."""
+    trained: tuple[Tensor, ...] = ()
+    """What is trained where the file holds only what it made (P-tuning); empty = what the file holds."""
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable parameters; equals what peft itself prints."""
+        return sum(t.num_parameters for t in self.trained or self.tensors)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all tensors. [B]"""
+        return sum(t.copies * (t.stored or self.plain).tensor_size(t.shape) for t in self.tensors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,6 +338,8 @@ class ModelSpec:
     """What this kind of model holds in memory and no formula here counts."""
     assumptions: tuple[str, ...] = ()
     """What the configuration did not say and was taken from the family's published defaults."""
+    adapters: tuple[Adapter, ...] = ()
+    """What is loaded beside the weights without being merged into them."""
     evidence: str = "config"
     """``"config"``, or the header that every tensor was compared with, name for name and shape for shape."""
 
@@ -378,5 +410,6 @@ def _stack(layers: tuple[Layer, ...], prefix: str, first: int) -> Iterator[Tenso
                     cut=t.cut,
                     experts=t.experts,
                     stored=t.stored,
+                    held=t.held,
                     buffer=t.buffer,
                 )

@@ -38,6 +38,8 @@ def understand(model: ModelSpec, workload: Inference) -> Understood:
     if model.components:
         _refuse_lengths(workload)
     engine, why = find_profile(workload.engine, workload.engine_version)
+    if workload.weight_format != "auto":
+        model = _without_scales(model)
     choices = [Choice(field="engine_version", value=engine.version, why=f"{why}; checked against {engine.checked}")]
     if is_label(workload.weight_format):
         model = as_gguf(model, workload.weight_format)
@@ -96,6 +98,18 @@ def _pipeline(
         choices=tuple(choices),
         assumptions=model.assumptions,
     )
+
+
+def _without_scales(model: ModelSpec) -> ModelSpec:
+    """Return the model without the scales that only its own quantised checkpoint has beside the weights."""
+    if not model.scheme.by_tensor:
+        return model
+    kinds = {id(layer): layer for layer in model.layers}
+    kept = {
+        key: replace(layer, tensors=tuple(t for t in layer.tensors if not (t.buffer and t.name.endswith("_scale"))))
+        for key, layer in kinds.items()
+    }
+    return replace(model, layers=tuple(kept[id(layer)] for layer in model.layers))
 
 
 def _scheme(model: ModelSpec, workload: Inference) -> Scheme:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from importlib import import_module
+from types import ModuleType
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.names import nearest
 from vramfit.readers.families import DRAFTS, FAMILIES
 from vramfit.readers.families.decoder import Named
 from vramfit.readers.fields import Fields
-from vramfit.readers.quantization import check_kept, read_scheme
+from vramfit.readers.quantization import read_plain, read_recipe
+from vramfit.readers.quantizers.recipe import applied, scheme
 from vramfit.spec import ModelSpec
 
 NEEDED = (
@@ -39,7 +41,7 @@ def read_config(config: Mapping[str, object], name: str) -> ModelSpec:
     kind = fields.text("model_type")
     draft = DRAFTS.get(_first_class(fields))
     if draft is not None:
-        return _finished(fields, import_module(f"vramfit.readers.families.{draft}").read(fields, _named(fields, name)))
+        return _finished(fields, import_module(f"vramfit.readers.families.{draft}"), name)
     if kind is None:
         raise UnsupportedModelError(
             f"{name}: model_type: missing: expected one of {', '.join(FAMILIES)}; take the model's complete config.json"
@@ -53,18 +55,18 @@ def read_config(config: Mapping[str, object], name: str) -> ModelSpec:
     family = import_module(f"vramfit.readers.families.{FAMILIES[kind]}")
     _refuse_other_inputs(fields, kind, getattr(family, "SECTIONS", {}).get(kind, ()))
     _refuse_other_classes(fields, kind, getattr(family, "CLASSES", {}).get(kind))
-    return _finished(fields, family.read(fields, _named(fields, name)))
+    return _finished(fields, family, name)
 
 
-def _named(fields: Fields, name: str) -> Named:
-    return Named(name=name, scheme=read_scheme(fields))
-
-
-def _finished(fields: Fields, spec: ModelSpec) -> ModelSpec:
-    """Return the model with the name of its kind and what was assumed, once its exceptions are known to hold."""
-    check_kept(fields, spec)
+def _finished(fields: Fields, family: ModuleType, name: str) -> ModelSpec:
+    """Read by a family's file, then hold every tensor as the checkpoint's recipe says."""
+    plain = read_plain(fields)
+    recipe = read_recipe(fields, plain)
+    if hasattr(family, "stored"):
+        recipe = family.stored(fields, recipe)
+    spec: ModelSpec = family.read(fields, Named(name=name, scheme=scheme(recipe, plain)))
     kind = fields.text("model_type") or _first_class(fields)
-    return replace(spec, family=kind, assumptions=tuple(dict.fromkeys(fields.assumed)))
+    return replace(applied(recipe, spec), family=kind, assumptions=tuple(dict.fromkeys(fields.assumed)))
 
 
 def _first_class(fields: Fields) -> str:

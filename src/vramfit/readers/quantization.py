@@ -2,101 +2,70 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from importlib import import_module
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
-from vramfit.formats import (
-    ALL_MATRICES,
-    AWQ_INT4,
-    BF16,
-    FP8,
-    FP8_BLOCK,
-    FP16,
-    FP32,
-    GPTQ_INT4,
-    INT8,
-    MXFP4,
-    NF4,
-    NF4_DQ,
-    Role,
-    StorageFormat,
-    regrouped,
-)
+from vramfit.formats import BF16, FP16, FP32, StorageFormat
 from vramfit.readers.fields import Fields
-from vramfit.spec import Layer, ModelSpec, Scheme
+from vramfit.readers.quantizers.recipe import Recipe
 
 DTYPES = {"float32": FP32, "float16": FP16, "bfloat16": BF16}
-METHODS = ("fp8", "mxfp4", "gptq", "awq", "bitsandbytes")
-FOUR_BIT = (None, "fp4", "nf4")
-"""Both store 4 bits in blocks of 64; None is bitsandbytes' own default, fp4."""
-LARGEST_LIST = 20_000
-EXCEPTIONS = ("modules_to_not_convert", "llm_int8_skip_modules", "ignored_layers")
-"""Lists of modules that stay plain, under the name each method has for them."""
-IN_LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h)\.(?P<number>[0-9]{1,6}|\*)(?:\.(?P<module>.+)|$)")
-"""``model.layers.3.mlp.gate``: the layer's number (``*`` = every layer) and the module in it."""
+METHODS = {
+    "aqlm": "others.read_aqlm",
+    "auto-round": "integers.read_autoround",
+    "awq": "integers.read_awq",
+    "bitnet": "others.read_bitnet",
+    "bitsandbytes": "bitsandbytes.read",
+    "compressed-tensors": "compressed_tensors.read",
+    "eetq": "others.read_eetq",
+    "exl2": "others.read_exl2",
+    "exl3": "others.read_exl3",
+    "fbgemm_fp8": "floats.read_fbgemm",
+    "fp8": "floats.read_fp8",
+    "gptq": "integers.read_gptq",
+    "hqq": "others.read_hqq",
+    "modelopt": "modelopt.read",
+    "mxfp4": "floats.read_mxfp4",
+    "quanto": "others.read_quanto",
+    "quark": "quark.read",
+    "torchao": "others.read_torchao",
+}
+"""``quant_method`` -> the function below ``quantizers`` that reads its section."""
+SPELLINGS = {"intel/auto-round": "auto-round", "compressed_tensors": "compressed-tensors", "modelopt_fp4": "modelopt"}
+SECTIONS = ("quantization_config", "compression_config")
+"""Names of the section; the second in early files of compressed-tensors."""
 
 
-def read_scheme(fields: Fields) -> Scheme:
-    """Return the format of the matrices and the plain format of the rest.
-
-    Raises:
-        UnsupportedModelError: a quantisation method, or a rule of one, that is not read yet.
-        InvalidValueError: a dtype or a setting that cannot be.
-    """
-    plain = _plain(fields)
-    if not fields.has("quantization_config"):
-        return Scheme(quantised=plain, plain=plain)
-    section = fields.section("quantization_config")
-    method = _method(section)
-    for rule in ("dynamic", "config_groups", "quant_algo", "quantized_layers"):
-        section.refuse(rule, f"{method} with several formats in one model")
-    roles = frozenset({Role.EXPERT}) if method == "mxfp4" else None
-    if method == "gptq" and section.flag("lm_head", default=False):
-        roles = ALL_MATRICES - {Role.EMBEDDING}
-    return Scheme(quantised=_quantised(section, method), plain=plain, kept=_kept(section), roles=roles)
-
-
-def check_kept(fields: Fields, spec: ModelSpec) -> None:
-    """Refuse exceptions that hold in some layers only, or in a stack beside the language model: a scheme has none such.
+def read_recipe(fields: Fields, plain: StorageFormat) -> Recipe | None:
+    """Return how the matrices of a checkpoint are held; None when it is not quantised.
 
     Raises:
-        UnsupportedModelError: a module that would be quantised is to stay plain in some layers and not in others.
+        UnsupportedModelError: a quantisation method, or a rule of one, that is not read.
+        InvalidValueError: a setting that cannot be.
     """
-    if spec.scheme.quantised.is_plain:
-        return
-    everywhere = replace(spec.scheme, kept=())
-    kinds = {id(layer): layer for layer in spec.layers}
-    numbers: dict[str, set[int]] = {}
-    for entry in _exceptions(fields.section("quantization_config")):
-        found = IN_LAYER.search(entry)
-        if "vision" in entry.partition(".layers.")[0]:
-            _refuse(entry, "in the vision tower", spec.parts)
-        elif spec.layer_prefix.startswith(f"{entry}.") or (found and not found["module"]):
-            _refuse(entry, "as a whole", wrong=True)
-        elif found and found["number"] != "*":
-            numbers.setdefault(found["module"], set()).add(int(found["number"]))
-    for module, named in numbers.items():
-        concerned = {key for key, layer in kinds.items() if _quantises(everywhere, layer, module)}
-        holders = {i for i, layer in enumerate(spec.layers) if id(layer) in concerned}
-        _refuse(f"layers.{min(named)}.{module}", f"in {len(named & holders)} of {len(holders)} layers", holders - named)
+    section = _section(fields)
+    if section is None:
+        return None
+    module, _, function = METHODS[_method(section)].partition(".")
+    read: Callable[[Fields, StorageFormat], Recipe] = getattr(
+        import_module(f"vramfit.readers.quantizers.{module}"), function
+    )
+    return read(section, plain)
 
 
-def _quantises(scheme: Scheme, layer: Layer, module: str) -> bool:
-    """Say whether a module of that name in the layer has a tensor that the scheme quantises."""
-    return any(f"{module}." in t.name and scheme.format_of(t) is scheme.quantised for t in layer.tensors)
+def _section(fields: Fields) -> Fields | None:
+    """Return the section, which multimodal files have at the top or in ``text_config``."""
+    places = [fields, fields.section("text_config")] if fields.has("text_config") else [fields]
+    return next((place.section(name) for place in places for name in SECTIONS if place.has(name)), None)
 
 
-def _refuse(entry: str, where: str, wrong: object) -> None:
-    if wrong:
-        raise UnsupportedModelError(
-            f"quantization_config: {entry!r:.200} stays plain {where}; exceptions that do not hold in every layer are "
-            "not understood in this version: give weight_format for an estimate and leave quantization_config out"
-        )
+def read_plain(fields: Fields) -> StorageFormat:
+    """Return the dtype of what is not quantised; nested in ``text_config`` for some, fp32 in files before 2020.
 
-
-def _plain(fields: Fields) -> StorageFormat:
-    """Return the dtype of what is not quantised; nested in ``text_config`` for some, fp32 in files before 2020."""
+    Raises:
+        InvalidValueError: a dtype that is not one of those checkpoints have.
+    """
     places = [fields, fields.section("text_config")] if fields.has("text_config") else [fields]
     for place in places:
         for name in ("torch_dtype", "dtype"):
@@ -105,7 +74,7 @@ def _plain(fields: Fields) -> StorageFormat:
                 raise InvalidValueError(place.at(name), text, f"one of {', '.join(DTYPES)}")
             if text is not None:
                 return DTYPES[text.removeprefix("torch.")]
-    if fields.has("quantization_config"):
+    if _section(fields) is not None:
         fields.assume("torch_dtype", "bfloat16", "for what is not quantised; the configuration names none")
         return BF16
     fields.assume("torch_dtype", "float32", "the configuration names none, which once meant float32")
@@ -116,88 +85,26 @@ def _method(section: Fields) -> str:
     method = section.text("quant_method")
     if method is None and (section.has("load_in_4bit") or section.has("load_in_8bit")):
         return "bitsandbytes"
-    if method is None or method not in METHODS:
+    if section.has("quant_algo") and (method is None or section.text("quant_algo") == "MIXED_PRECISION"):
+        return "modelopt"
+    found = SPELLINGS.get(method or "", method)
+    if found not in METHODS:
         raise UnsupportedModelError(
-            f"quantization_config.quant_method: {method!r:.100}: expected one of {', '.join(METHODS)}; others are "
+            f"{section.at('quant_method')}: {method!r:.100}: expected one of {', '.join(METHODS)}; others are "
             "not read in this version: give weight_format for an estimate and leave quantization_config out"
         )
-    return method
+    return str(found)
 
 
-def _quantised(section: Fields, method: str) -> StorageFormat:
-    match method:
-        case "fp8":
-            return _fp8(section)
-        case "mxfp4":
-            return MXFP4
-        case "gptq":
-            return _grouped(section, GPTQ_INT4, (4, 8))
-        case "awq":
-            return _grouped(section, AWQ_INT4, (4,))
-        case _:
-            return _bitsandbytes(section)
+def with_quantization_file(config: Mapping[str, object], content: Mapping[str, object]) -> dict[str, object]:
+    """Return a configuration with what ``hf_quant_config.json`` beside it says, unless it says it itself.
 
-
-def _grouped(section: Fields, fmt: StorageFormat, known: tuple[int, ...]) -> StorageFormat:
-    """Return a grouped integer format with the width and the group size that the section names."""
-    name = "w_bit" if section.has("w_bit") else "bits"
-    bits = section.integer(name, largest=64)
-    if bits not in known:
-        raise InvalidValueError(section.at(name), bits, " or ".join(map(str, known)))
-    size = "q_group_size" if section.has("q_group_size") else "group_size"
-    group = section.integer(size, 128, smallest=-1, largest=2**20)
-    return _eight_bit(regrouped(fmt, group, section.at(size)), bits)
-
-
-def _eight_bit(fmt: StorageFormat, bits: int) -> StorageFormat:
-    """Return the 8-bit variant of a grouped format: whole bytes, zeros of 8 bits."""
-    if bits == 4:
-        return fmt
-    return replace(fmt, name=fmt.name.replace("int4", "int8"), block_elements=1, block_bytes=1, zero_bits=8)
-
-
-def _fp8(section: Fields) -> StorageFormat:
-    """Return fp8 with one scale per tile (``weight_block_size``) or per tensor."""
-    tile = section.values.get("weight_block_size")
-    if tile is None:
-        return FP8
-    sides = isinstance(tile, list) and len(tile) == 2 and all(isinstance(s, int) and 1 <= s <= 65536 for s in tile)
-    if not sides or not isinstance(tile, list) or tile[0] != tile[1]:
-        raise InvalidValueError("quantization_config.weight_block_size", tile, "two equal integers, such as [128, 128]")
-    return replace(FP8_BLOCK, tile_elements=tile[0])
-
-
-def _bitsandbytes(section: Fields) -> StorageFormat:
-    eight, four = section.flag("load_in_8bit", default=False), section.flag("load_in_4bit", default=False)
-    if eight == four:
-        raise InvalidValueError(section.at("load_in_4bit"), four, "either load_in_4bit or load_in_8bit true, not both")
-    if eight:
-        return INT8
-    kind = section.text("bnb_4bit_quant_type")
-    if kind not in FOUR_BIT:
-        raise InvalidValueError(section.at("bnb_4bit_quant_type"), kind, "nf4 or fp4")
-    return NF4_DQ if section.flag("bnb_4bit_use_double_quant", default=False) else NF4
-
-
-def _kept(section: Fields) -> tuple[str, ...]:
-    """Return parts of names of the tensors that stay plain: a module's name, ended by a dot.
-
-    Without the dot ``mlp.gate`` would also keep ``mlp.gate_proj``. What stands before and at the layer's number is
-    dropped, since a scheme holds in every layer; ``check_kept`` refuses what that would get wrong.
+    Raises:
+        InvalidValueError: the file has no ``quantization`` section.
     """
-    found = ((IN_LAYER.search(entry), entry) for entry in _exceptions(section))
-    modules = (match["module"] if match else entry for match, entry in found)
-    return tuple(dict.fromkeys(f"{module}." for module in modules if module))
-
-
-def _exceptions(section: Fields) -> tuple[str, ...]:
-    """Return the modules that the section excepts, as they stand there."""
-    names: list[str] = []
-    for field in EXCEPTIONS:
-        value = section.values.get(field)
-        if value is None:
-            continue
-        if not isinstance(value, list) or len(value) > LARGEST_LIST or not all(isinstance(v, str) for v in value):
-            raise InvalidValueError(section.at(field), value, f"a list of at most {LARGEST_LIST:,} module names")
-        names.extend(value)
-    return tuple(names)
+    if any(config.get(name) is not None for name in SECTIONS):
+        return dict(config)
+    section = Fields(content, "hf_quant_config.json").section("quantization").values
+    if section.get("quant_algo") is None and section.get("kv_cache_quant_algo") is None:
+        return dict(config)
+    return {**config, "quantization_config": {"quant_method": "modelopt", **section}}

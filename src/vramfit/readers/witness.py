@@ -16,14 +16,21 @@ from vramfit.readers.safetensors import Checkpoint, StoredTensor
 from vramfit.spec import Layer, ModelSpec, Part, Tensor, inventory, layer_groups
 
 PLAIN = {"F32": FP32, "F16": FP16, "BF16": BF16}
-COMPANIONS = {
-    ".qweight": ".weight", ".qzeros": ".weight", ".scales": ".weight", ".g_idx": ".weight",
-    ".weight_scale_inv": ".weight", ".weight_scale": ".weight", ".input_scale": ".weight",
-    ".weight.absmax": ".weight", ".weight.quant_map": ".weight", ".weight.nested_absmax": ".weight",
-    ".weight.nested_quant_map": ".weight", ".SCB": ".weight", ".weight_format": ".weight",
-    "_blocks": "", "_scales": "",
-}  # fmt: skip
-"""Ending of a stored tensor -> ending of the tensor that it is a part of (GPTQ, AWQ, fp8, bitsandbytes, MXFP4)."""
+COMPANIONS = dict.fromkeys(
+    (
+        ".qweight", ".qzeros", ".scales", ".g_idx", ".weight_scale_inv", ".weight_scale", ".input_scale",
+        ".weight.absmax", ".weight.quant_map", ".weight.nested_absmax", ".weight.nested_quant_map", ".SCB",
+        ".weight_format", ".weight_packed", ".weight_zero_point", ".weight_shape", ".weight_g_idx",
+        ".weight_global_scale", ".input_global_scale", ".input_zero_point", ".weight_scale_2", ".pre_quant_scale",
+        ".input_scale_ub", ".activation_scale", ".weight.compressed", ".weight.bitmask", ".weight.shape",
+        ".weight_scales", ".trellis", ".suh", ".svh", ".mcg", ".mul1", ".codes", ".codebooks",
+        ".q_weight", ".q_scale", ".q_scale_max", ".q_groups", ".q_group_map", ".q_invperm", ".q_perm",
+    ),
+    ".weight",
+) | {"_blocks": "", "_scales": "", "_scale_inv": ""}  # fmt: skip
+"""Ending of a stored tensor -> ending of the tensor that it is a part of, for every layout that is read."""
+CACHE_SCALES = (".k_scale", ".v_scale", ".output_scale", ".k_zero_point", ".v_zero_point")
+"""Scales of the cache: some exporters leave out those that are 1, so their absence is no disagreement."""
 BITSANDBYTES_STATE = ".weight.quant_state."
 
 RENAMINGS: tuple[tuple[tuple[str, str], ...], ...] = (
@@ -57,11 +64,11 @@ class Comparison:
     unexpected: tuple[str, ...]
     """In the file, not implied."""
     reshaped: tuple[str, ...]
-    """In both with another shape, or another number of bytes when quantised."""
+    """In both with another shape, or with codes of another number of bytes when quantised."""
     left_on_disk: tuple[str, ...]
     """In the file and understood, but not loaded: prediction heads, old buffers, a copy of the tied embedding."""
     formats: Mapping[str, StorageFormat]
-    """Plain format in which the file holds a tensor, by our name, where the scheme says another."""
+    """Format in which the file holds a tensor, by our name, where the scheme says another, or other companions."""
 
     @property
     def agrees(self) -> bool:
@@ -84,10 +91,12 @@ def compare(spec: ModelSpec, checkpoint: Checkpoint) -> Comparison:
         elif not _same(tensor, found, spec):
             reshaped.append(name)
         else:
-            stored_as = PLAIN.get(found[0].dtype) if len(found) == 1 else None
-            if stored_as is not None and stored_as != spec.scheme.format_of(tensor):
+            stored_as = _stored_as(tensor, found, spec)
+            if stored_as != spec.scheme.format_of(tensor):
                 formats[name] = stored_as
-    spare = {name for name in stored if name.endswith(NOT_LOADED) or (spec.tied and name.endswith("lm_head.weight"))}
+    ignored = (*NOT_LOADED, *CACHE_SCALES, "lm_head.weight") if spec.tied else (*NOT_LOADED, *CACHE_SCALES)
+    spare = {name for name in stored if name.endswith(ignored)}
+    missing = [name for name in missing if not name.endswith(CACHE_SCALES)]
     there = [name for name in optional if name not in missing]
     return Comparison(
         missing=tuple(name for name in missing if name not in optional),
@@ -155,10 +164,27 @@ def _same(tensor: Tensor, found: list[StoredTensor], spec: ModelSpec) -> bool:
     if len(found) == 1 and (fmt.is_plain or found[0].dtype in PLAIN):
         return found[0].shape == tensor.shape
     whole = [part for part in found if part.shape == tensor.shape]
-    size = sum(part.num_bytes for part in found if prod(part.shape) > 1)
-    exact = fmt.tensor_size(tensor.shape)
+    exact, codes = fmt.tensor_size(tensor.shape), fmt.code_bytes(tensor.shape)
     beside = fmt.tensor_bytes + 4 * sum(prod(part.shape) <= 1 for part in found)
-    return (bool(whole) or len(found) > 1) and abs(size - exact) <= max(beside, exact // 500)
+    near = abs(_num_bytes(found) - exact) <= max(beside, exact // 500)
+    return (bool(whole) or len(found) > 1) and (near or max(part.num_bytes for part in found) == codes)
+
+
+def _num_bytes(found: list[StoredTensor]) -> int:
+    """Bytes of the parts that a load keeps: bitsandbytes' description of its state is read and dropped. [B]"""
+    return sum(part.num_bytes for part in found if BITSANDBYTES_STATE not in part.name)
+
+
+def _stored_as(tensor: Tensor, found: list[StoredTensor], spec: ModelSpec) -> StorageFormat:
+    """Return the format with exactly the bytes that the file holds for the tensor."""
+    fmt = spec.scheme.format_of(tensor)
+    if len(found) == 1 and found[0].dtype in PLAIN:
+        return PLAIN[found[0].dtype]
+    if fmt.is_plain:
+        return fmt
+    differs = _num_bytes(found) - fmt.tensor_size(tensor.shape)
+    matrices = prod(tensor.shape[:-2])
+    return replace(fmt, tensor_bytes=fmt.tensor_bytes + differs // matrices) if differs else fmt
 
 
 def attach(spec: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
@@ -193,7 +219,7 @@ def _with_formats(spec: ModelSpec, formats: Mapping[str, StorageFormat]) -> Mode
         return spec
 
     def outside(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(replace(t, stored=formats[t.name]) if t.name in formats else t for t in tensors)
+        return tuple(_as_stored(t, formats[t.name]) if t.name in formats else t for t in tensors)
 
     kinds: dict[tuple[object, ...], Layer] = {}
 
@@ -221,4 +247,8 @@ def _with_formats(spec: ModelSpec, formats: Mapping[str, StorageFormat]) -> Mode
 
 
 def _stored(tensors: tuple[Tensor, ...], formats: tuple[StorageFormat | None, ...]) -> tuple[Tensor, ...]:
-    return tuple(t if f is None else replace(t, stored=f) for t, f in zip(tensors, formats, strict=True))
+    return tuple(t if f is None else _as_stored(t, f) for t, f in zip(tensors, formats, strict=True))
+
+
+def _as_stored(tensor: Tensor, fmt: StorageFormat) -> Tensor:
+    return replace(tensor, stored=fmt, held=None) if fmt.is_plain else replace(tensor, held=fmt)

@@ -15,7 +15,8 @@ from vramfit.readers.diffusion.classes import CLASSES
 from vramfit.readers.diffusion.encoder import ENCODERS, LANGUAGE_MODELS, language_model
 from vramfit.readers.diffusion.on_meta import has_diffusers, on_meta
 from vramfit.readers.fields import Fields
-from vramfit.readers.quantization import DTYPES, read_scheme
+from vramfit.readers.quantization import DTYPES, read_plain, read_recipe
+from vramfit.readers.quantizers.recipe import applied, scheme
 from vramfit.spec import ModelSpec, Part, Scheme
 
 PLAIN = Scheme(quantised=BF16, plain=BF16)
@@ -107,16 +108,16 @@ def _through_diffusers(fields: Fields, chosen: str) -> Anatomy:
     return anatomy
 
 
-def _scheme(fields: Fields) -> Scheme | None:
-    """Return how the component is stored; None when its config does not say."""
-    if fields.has("quantization_config") or any(fields.has(name) for name in ("torch_dtype", "dtype")):
-        return read_scheme(fields)
-    return None
+def _says_how_stored(fields: Fields) -> bool:
+    """Say whether the component's config names a dtype or a quantisation."""
+    return any(fields.has(name) for name in ("quantization_config", "torch_dtype", "dtype"))
 
 
 def _spec(fields: Fields, name: str, component: Component, anatomy: Anatomy) -> ModelSpec:
-    scheme = _scheme(fields)
-    return ModelSpec(
+    told = _says_how_stored(fields)
+    plain = read_plain(fields) if told else PLAIN.plain
+    recipe = read_recipe(fields, plain)
+    spec = ModelSpec(
         name=name,
         family=component.class_name,
         hidden_size=getattr(anatomy.facts, "hidden_size", 0),
@@ -127,13 +128,14 @@ def _spec(fields: Fields, name: str, component: Component, anatomy: Anatomy) -> 
         head=(),
         tied=False,
         layer_prefix="",
-        scheme=scheme or PLAIN,
+        scheme=scheme(recipe, plain),
         parts=_parts(component.name, anatomy),
         components=(component,),
         generates=False,
         not_counted=not_counted((component,)),
-        assumptions=(*dict.fromkeys(fields.assumed), *(() if scheme else (WITHOUT_DTYPE,))),
+        assumptions=(*dict.fromkeys(fields.assumed), *(() if told else (WITHOUT_DTYPE,))),
     )
+    return applied(recipe, spec)
 
 
 def _parts(component: str, anatomy: Anatomy) -> tuple[Part, ...]:

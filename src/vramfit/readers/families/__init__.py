@@ -2,6 +2,7 @@
 
 A file has a function ``read(fields, named) -> ModelSpec``. Where it reads more than a plain language model it says so:
 ``SECTIONS``: model_type -> nested sections it reads; ``CLASSES``: model_type -> names in ``architectures`` it reads.
+``stored(fields, recipe)``: how its published files are quantised where the configuration does not say it all.
 """
 
 from __future__ import annotations

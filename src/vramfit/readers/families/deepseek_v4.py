@@ -23,14 +23,16 @@ from vramfit.readers.families.decoder import (
     router,
 )
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_EXPERTS, LARGEST_LAYERS, LARGEST_VOCABULARY, Fields
-from vramfit.spec import Compressed, Cut, Experts, FeedForward, GroupedQuery, Layer, ModelSpec, Part, Scheme, Tensor
+from vramfit.readers.quantizers.names import Names
+from vramfit.readers.quantizers.recipe import Recipe, Rule
+from vramfit.spec import Compressed, Cut, Experts, FeedForward, GroupedQuery, Layer, ModelSpec, Part, Tensor
 
 RATIOS = {"sliding_attention": 0, "compressed_sparse_attention": 4, "heavily_compressed_attention": 128}
 """``layer_types`` -> tokens that become one entry; 0 = the layer has a window only."""
 INDEXED = 4
 """Tokens of a block in layers that pick blocks by an index; their blocks overlap."""
 TABLE = StorageFormat(name="int64", block_bytes=8, source="torch.long, one number each")
-KEPT = ("compressor.", "indexer.weights_proj.")
+KEPT = (".compressor.", ".indexer.weights_proj.")
 """Matrices that published files keep in 16 bit."""
 
 
@@ -61,21 +63,23 @@ def read(fields: Fields, named: Named) -> ModelSpec:
     per_layer = tuple(zip(_ratios(fields), _hashed(fields), strict=True))
     kinds = {key: _layer(fields, sizes, *key) for key in dict.fromkeys(per_layer)}
     spec = causal_model(
-        fields, Named(name=named.name, scheme=_scheme(fields, named.scheme)), tuple(kinds[key] for key in per_layer),
+        fields, named, tuple(kinds[key] for key in per_layer),
         hidden_size=sizes.hidden, tied=is_tied(fields), prefix="", head_name="head", embedding="embed",
         parts=_prediction(fields, sizes),
     )  # fmt: skip
     return replace(spec, head=(*spec.head, *_join("hc_head", sizes)), residual_streams=sizes.streams)
 
 
-def _scheme(fields: Fields, scheme: Scheme) -> Scheme:
-    """Return the scheme with what published files do: experts in fp4, compressors in 16 bit."""
+def stored(fields: Fields, recipe: Recipe | None) -> Recipe | None:
+    """Return how published files hold it: experts in fp4, compressors in 16 bit, scales of tiles in one byte."""
     kind = fields.text("expert_dtype")
     if kind not in {None, "fp4", "fp8"}:
         raise InvalidValueError(fields.at("expert_dtype"), kind, "fp4 or fp8")
-    if scheme.quantised.name != FP8_BLOCK.name:
-        return scheme
-    return replace(scheme, kept=(*scheme.kept, *KEPT), experts=MXFP4 if kind == "fp4" else None)
+    if recipe is None or recipe.default is None or recipe.default.name != FP8_BLOCK.name:
+        return recipe
+    fp4 = (Rule(names=Names(parts=(".experts.",)), held=MXFP4),) if kind == "fp4" else ()
+    kept = Rule(names=Names(parts=KEPT), held=None)
+    return replace(recipe, default=replace(recipe.default, tile_bytes=1), rules=(kept, *fp4, *recipe.rules))
 
 
 def _ratios(fields: Fields) -> tuple[int, ...]:

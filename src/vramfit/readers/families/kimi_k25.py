@@ -13,7 +13,6 @@ from vramfit.formats import Role
 from vramfit.readers.families import deepseek
 from vramfit.readers.families.decoder import Named, Tensors, linear, norm
 from vramfit.readers.fields import LARGEST_LAYERS, Fields
-from vramfit.readers.quantization import read_scheme
 from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, Part, Tensor
 
 SECTIONS = {"kimi_k25": ("text_config", "vision_config")}
@@ -31,14 +30,7 @@ def read(fields: Fields, named: Named) -> ModelSpec:
     if (text.text("model_type") or TEXTS[0]) not in TEXTS:
         text.refuse("model_type", "a language model that is not read in this place")
     values = {"model_type": TEXTS[0], "tie_word_embeddings": False, **text.values}
-    return with_tower(fields, deepseek.read(Fields(values, text.path, fields.assumed), inner(fields, text, named)))
-
-
-def inner(fields: Fields, text: Fields, named: Named) -> Named:
-    """Return what the language model is handed: its own section says how it is stored where the outer one does not."""
-    if text.has("quantization_config") and not fields.has("quantization_config"):
-        return replace(named, scheme=read_scheme(text))
-    return named
+    return with_tower(fields, deepseek.read(Fields(values, text.path, fields.assumed), named))
 
 
 def with_tower(fields: Fields, spec: ModelSpec) -> ModelSpec:

@@ -24,7 +24,7 @@ from vramfit.readers.families.decoder import (
     router,
 )
 from vramfit.readers.families.deepseek import latent, latent_tensors
-from vramfit.readers.families.kimi_k25 import inner, with_tower
+from vramfit.readers.families.kimi_k25 import with_tower
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
 from vramfit.spec import Cut, Dense, Experts, FeedForward, Latent, Layer, LinearAttention, ModelSpec, Tensor
 from vramfit.units import ceil_div
@@ -41,7 +41,7 @@ def read(fields: Fields, named: Named) -> ModelSpec:
     text = fields.section("text_config")
     if text.text("model_type") not in {None, "kimi_linear"}:
         text.refuse("model_type", "a language model that is not read in this place")
-    return with_tower(fields, _language_model(text, inner(fields, text, named)))
+    return with_tower(fields, _language_model(text, named))
 
 
 def _language_model(fields: Fields, named: Named) -> ModelSpec:
