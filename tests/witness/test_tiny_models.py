@@ -19,6 +19,7 @@ pytestmark = pytest.mark.witness
 WINDOWS = {
     "sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size", "full_attention": "none at all",
     "hybrid": "none at all",
+    "local": "window_size", "global": "none at all",
 }  # fmt: skip
 """Kind of a layer -> field with its window."""
 
@@ -99,7 +100,7 @@ def test_a_small_model_is_the_same(case: Tiny) -> None:
     }
     assert sum(p.numel() for p in model.parameters()) == spec.num_parameters
     theirs = model.config.get_text_config()
-    types = getattr(theirs, "layer_types", None)
+    types = getattr(theirs, "layer_types", None) or getattr(theirs, "attention_layers", None)
     for i, layer in enumerate(spec.layers):
         if isinstance(layer.attention, GroupedQuery) and layer.attention.causal:
             kind = "sliding_attention" if types is None else types[i]

@@ -1,7 +1,9 @@
 """DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash and GLM-5: latent attention, many small experts, a sparse index.
 
-Source: huggingface/transformers:src/transformers/models/ deepseek_v2/, deepseek_v3/, deepseek_v32/, glm4_moe_lite/
-and glm_moe_dsa/. Where transformers' class defaults and those of the code
+MiniCPM3 and Youtu have the attention and no experts.
+
+Source: huggingface/transformers:src/transformers/models/ deepseek_v2/, deepseek_v3/, deepseek_v32/, glm4_moe_lite/,
+glm_moe_dsa/, minicpm3/ and youtu/. Where transformers' class defaults and those of the code
 published with the models differ (``first_k_dense_replace``, ``n_shared_experts``), an absent field is refused.
 """
 
@@ -27,10 +29,14 @@ from vramfit.spec import Cut, Dense, Experts, FeedForward, Latent, Layer, ModelS
 
 Q_LORA_RANK = 1536
 """Class default in transformers and in the published code, V2 and V3 alike."""
+Q_LORA_RANK_MINICPM3 = 768
+"""Class default of MiniCPM3's."""
 INDEXED = {"deepseek_v32": 128, "glm_moe_dsa": 128}
 """Families with a sparse-attention index -> class default of ``index_head_dim``."""
 INDEX_HEADS = {"deepseek_v32": 64, "glm_moe_dsa": 32}
 """Class default of ``index_n_heads``."""
+DENSE = frozenset({"minicpm3", "youtu"})
+"""Families without experts; their files share the embedding with the output projection unless told otherwise."""
 FIRST_DENSE = {"deepseek_v2": 0, "deepseek_v32": 3, "glm4_moe_lite": 1, "glm_moe_dsa": 3}
 """Class default of ``first_k_dense_replace``, where transformers' and the published code agree."""
 CHOICES = {"greedy": False, "group_limited_greedy": False, "noaux_tc": True}
@@ -56,21 +62,31 @@ def read(fields: Fields, named: Named) -> ModelSpec:
         kinds[sparse, index] = Layer(attention=facts, feed_forward=feed_forward, tensors=tensors)
     layers = tuple(kinds[key] for key in per_layer)
     parts = prediction(fields, hidden, kinds.get(last))
-    return causal_model(fields, named, layers, hidden_size=hidden, tied=is_tied(fields), parts=parts)
+    return causal_model(
+        fields, named, layers, hidden_size=hidden, tied=is_tied(fields, default=kind in DENSE), parts=parts
+    )
 
 
 def _latent(fields: Fields, index_head_dim: int) -> Latent:
     """Return the facts of latent attention; ``index_head_dim``: class default, 0 = the layer has no index."""
-    absent = fields.absent("q_lora_rank")
+    absent, heads = fields.absent("q_lora_rank"), fields.integer("num_attention_heads")
+    rank = Q_LORA_RANK_MINICPM3 if fields.text("model_type") == "minicpm3" else Q_LORA_RANK
     return Latent(
-        num_attention_heads=fields.integer("num_attention_heads"),
+        num_attention_heads=heads,
         kv_lora_rank=fields.integer("kv_lora_rank"),
         qk_rope_head_dim=fields.integer("qk_rope_head_dim"),
         qk_nope_head_dim=fields.integer("qk_nope_head_dim"),
-        v_head_dim=fields.integer("v_head_dim"),
-        q_lora_rank=fields.integer("q_lora_rank", Q_LORA_RANK) if absent else fields.optional("q_lora_rank"),
+        v_head_dim=_value_width(fields, heads),
+        q_lora_rank=fields.integer("q_lora_rank", rank) if absent else fields.optional("q_lora_rank"),
         index_head_dim=fields.integer("index_head_dim", index_head_dim) if index_head_dim else 0,
     )
+
+
+def _value_width(fields: Fields, heads: int) -> int:
+    """Return the width of a value vector; MiniCPM3's file leaves it to hidden size over heads."""
+    if fields.text("model_type") == "minicpm3" and not fields.has("v_head_dim"):
+        return fields.integer("hidden_size") // heads
+    return fields.integer("v_head_dim")
 
 
 def _has_index(fields: Fields, kind: str) -> tuple[bool, ...]:
@@ -129,6 +145,8 @@ def _sparse(fields: Fields) -> tuple[bool, ...]:
     transformers ignores ``moe_layer_freq``, which is 1 in all published models; their own code and vLLM read it.
     """
     num = fields.num_layers
+    if fields.text("model_type") in DENSE:
+        return (False,) * num
     words = fields.words("mlp_layer_types", ("dense", "sparse"), num)
     if words is not None:
         return tuple(word == "sparse" for word in words)
