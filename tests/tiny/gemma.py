@@ -39,6 +39,13 @@ CASES = (
     Tiny("gemma4_text", {**BARE, **EXPERTS, **KEYS, "tie_word_embeddings": False}, own=True),
     Tiny("gemma4_text", {**BARE, "attention_bias": True, "num_global_key_value_heads": 1}, own=True),
     Tiny("gemma4_text", {**FOUR, **KEYS, "num_kv_shared_layers": 4}, own=True),
+    Tiny("gemma4_unified_text", {**BARE, **KEYS, "num_kv_shared_layers": 3, "use_double_wide_mlp": True}, own=True),
+    Tiny("gemma4_unified_text", {k: v for k, v in FOUR.items() if k != "sliding_window"}, own=True),
+    Tiny("gemma4_unified", {
+        "text_config": {"model_type": "gemma4_unified_text", **BARE},
+        "vision_config": {"mm_embed_dim": 48, "mm_posemb_size": 20, "patch_size": 4, "output_proj_dims": 40},
+        "audio_config": {"audio_embed_dim": 28}, "tie_word_embeddings": False,
+    }, cls="Gemma4UnifiedForConditionalGeneration", own=True),
     seeing({**BARE, **EXPERTS, **KEYS}, vision_config={**VISION, "standardize": True}),
     seeing(FOUR, vision_config={**VISION, "use_clipped_linears": True}, audio_config=AUDIO, tie_word_embeddings=False),
     seeing(FOUR, vision_config=VISION, audio_config={**AUDIO, "use_clipped_linears": False}),

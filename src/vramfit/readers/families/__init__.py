@@ -47,6 +47,8 @@ FAMILIES: dict[str, str] = {
     "gemma3n_text": "gemma3n",
     "gemma4": "gemma4",
     "gemma4_text": "gemma4",
+    "gemma4_unified": "gemma4",
+    "gemma4_unified_text": "gemma4",
     "glm": "uniform",
     "glm4": "uniform",
     "glm4_moe": "mixtures",

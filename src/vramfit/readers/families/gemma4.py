@@ -29,9 +29,11 @@ from vramfit.readers.families.gemma_towers import with_towers
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_EXPERTS, LARGEST_LAYERS, Fields
 from vramfit.spec import Cut, Dense, Experts, FeedForward, GroupedQuery, Layer, ModelSpec, Tensor
 
-SECTIONS = {"gemma4": ("text_config", "vision_config", "audio_config")}
+SECTIONS = dict.fromkeys(("gemma4", "gemma4_unified"), ("text_config", "vision_config", "audio_config"))
+UNIFIED = {"hidden_size_per_layer_input": 0, "enable_moe_block": False}
+"""What the 12B model of one stream for text, images and sound never has, whatever the file says."""
 HIDDEN_SIZE, NUM_LAYERS, WIDTH, HEADS, KV_HEADS, HEAD_DIM, GLOBAL_HEAD_DIM = 2304, 30, 9216, 8, 4, 256, 512
-WINDOW_TOKENS, PATTERN, VOCABULARY = 512, 6, 262_144
+WINDOW_TOKENS, UNIFIED_WINDOW_TOKENS, PATTERN, VOCABULARY = 512, 1024, 6, 262_144
 """Class defaults in transformers; one layer in six is global, and the last one always."""
 
 
@@ -46,16 +48,20 @@ class Place:
 
 def read(fields: Fields, named: Named) -> ModelSpec:
     """Read a Gemma 4 configuration; the multimodal one nests text, vision and audio."""
-    if fields.text("model_type") == "gemma4_text":
-        return _text(fields, named, tied=is_tied(fields, default=True))
-    return with_towers(fields, _text(fields.section("text_config"), named, tied=is_tied(fields, default=True)))
+    kind, tied = fields.text("model_type") or "", is_tied(fields, default=True)
+    unified = kind.startswith("gemma4_unified")
+    text = fields if kind.endswith("_text") else fields.section("text_config")
+    if unified:
+        text = Fields({**text.values, **UNIFIED}, text.path, text.assumed)
+    spec = _text(text, named, tied=tied, window=UNIFIED_WINDOW_TOKENS if unified else WINDOW_TOKENS)
+    return spec if kind.endswith("_text") else with_towers(fields, spec)
 
 
-def _text(fields: Fields, named: Named, *, tied: bool) -> ModelSpec:
+def _text(fields: Fields, named: Named, *, tied: bool, window: int) -> ModelSpec:
     if fields.text("use_bidirectional_attention") == "all":
         fields.refuse("use_bidirectional_attention", "makes an encoder of it")
     fields.refuse("per_layer_config", "facts of single layers")
-    hidden, places = fields.integer("hidden_size", HIDDEN_SIZE), _places(fields)
+    hidden, places = fields.integer("hidden_size", HIDDEN_SIZE), _places(fields, window)
     kinds = {place: _layer(fields, hidden, place) for place in dict.fromkeys(places)}
     layers = tuple(kinds[place] for place in places)
     spec = causal_model(fields, named, layers, hidden_size=hidden, tied=tied, vocab_default=VOCABULARY)
@@ -66,9 +72,9 @@ def _text(fields: Fields, named: Named, *, tied: bool) -> ModelSpec:
     )
 
 
-def _places(fields: Fields) -> tuple[Place, ...]:
+def _places(fields: Fields, default: int) -> tuple[Place, ...]:
     num = fields.integer("num_hidden_layers", NUM_LAYERS, largest=LARGEST_LAYERS)
-    window = fields.integer("sliding_window", WINDOW_TOKENS, largest=LARGEST_CONTEXT)
+    window = fields.integer("sliding_window", default, largest=LARGEST_CONTEXT)
     per_layer = (*windows(fields, window, tuple((i + 1) % PATTERN != 0 for i in range(num)))[:-1], None)
     shared = shares(fields, per_layer, 0)
     return tuple(Place(window=w, shared=s) for w, s in zip(per_layer, shared, strict=True))

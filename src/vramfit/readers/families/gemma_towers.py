@@ -6,6 +6,7 @@ Every tensor is whole on every device: engines copy towers rather than divide th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from vramfit.errors import InvalidValueError
@@ -32,7 +33,7 @@ def with_towers(fields: Fields, spec: ModelSpec) -> ModelSpec:
     if kind == "gemma3n":  # has both towers, whether the file describes them or not
         parts = [_vision_3n(_section(fields, "vision_config"), text), _audio_3n(_section(fields, "audio_config"), text)]
     else:
-        readers = (("vision_config", _vision), ("audio_config", _audio))
+        readers = READERS["unified" if kind == "gemma4_unified" else ""]
         parts = [read(fields.section(name), text) for name, read in readers if fields.has(name)]
     return replace(
         spec,
@@ -149,6 +150,35 @@ def _audio(fields: Fields, text: int) -> Part:
     )
     count = fields.integer("num_hidden_layers", 12, largest=LARGEST_LAYERS)
     return _hearing((hidden, heads, side), tensors, around, "layers", count)
+
+
+def _patches(fields: Fields, text: int) -> Part:
+    """Read the 12B model's way in for images: patches are brought to the width at once, without a tower."""
+    wide, out = fields.integer("mm_embed_dim", 3840), fields.integer("output_proj_dims", 3840)
+    pixels = COLOURS * (fields.integer("patch_size", 16) * fields.integer("pooling_kernel_size", 3)) ** 2
+    places, at = fields.integer("mm_posemb_size", 1120), "model.vision_embedder."
+    tensors = (
+        *norm(f"{at}patch_ln1", pixels, bias=True),
+        *linear(f"{at}patch_dense", wide, pixels, Cut.WHOLE, bias=True),
+        *norm(f"{at}patch_ln2", wide, bias=True),
+        Tensor(name=f"{at}pos_embedding", shape=(places, 2, wide), role=Role.EMBEDDING),
+        *norm(f"{at}pos_norm", wide, bias=True),
+        *linear("model.embed_vision.embedding_projection", text, out, Cut.WHOLE),
+    )
+    return Part(name="image patches", layers=(), layer_prefix="", tensors=tensors, resident=True)
+
+
+def _samples(fields: Fields, text: int) -> Part:
+    """Read the 12B model's way in for sound: one matrix."""
+    tensors = linear("model.embed_audio.embedding_projection", text, fields.integer("audio_embed_dim", 640), Cut.WHOLE)
+    return Part(name="sound frames", layers=(), layer_prefix="", tensors=tensors, resident=True)
+
+
+READERS: dict[str, tuple[tuple[str, Callable[[Fields, int], Part]], ...]] = {
+    "": (("vision_config", _vision), ("audio_config", _audio)),
+    "unified": (("vision_config", _patches), ("audio_config", _samples)),
+}
+"""Kind of Gemma 4 -> (section, its reader), each read where the file has it."""
 
 
 def _hearing(widths: tuple[int, int, int], tensors: Tensors, around: Tensors, blocks: str, count: int) -> Part:
