@@ -69,6 +69,7 @@ FAMILIES: dict[str, str] = {
     "helium": "uniform",
     "hunyuan_v1_dense": "uniform",
     "hunyuan_v1_moe": "mixtures",
+    "hy_v3": "mixtures",
     "hymba": "hymba",
     "hyperclovax": "uniform",
     "idefics3": "multimodal",

@@ -77,6 +77,11 @@ STYLES: dict[str, Style] = {
         mixture=Mixture(router="gate.wg", chosen="moe_topk", width="intermediate_size", shared=1,
                         shared_name="shared_mlp"),
     ),
+    "hy_v3": Style(
+        qk_norm="head", head_dim=128, kv_heads=8, qkv_bias=_BIAS, output_bias=_BIAS, mlp_bias=("mlp_bias", False),
+        mixture=Mixture(router="router.gate", correction="expert_bias", shared=("num_shared_experts", 1),
+                        shared_name="shared_mlp", sparse=lambda _, layer: layer > 0),
+    ),
     "minimax_m2": Style(
         qk_norm="all heads", head_dim=128, kv_heads=8,
         mixture=replace(_MIXTRAL, correction="e_score_correction_bias"),
