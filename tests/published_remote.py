@@ -55,7 +55,23 @@ EXAONE_3_5_7_8B = sizes("exaone", 4096, 32, 32, 14336, 102400, num_key_value_hea
 BAICHUAN_13B = sizes("baichuan", 5120, 40, 40, 13696, 64000)
 MINICPM_2B = sizes("minicpm", 2304, 40, 36, 5760, 122753, tie_word_embeddings=True)
 
+OPENELM_270M: Config = {
+    "model_type": "openelm", "architectures": ["OpenELMForCausalLM"], "model_dim": 1280, "head_dim": 64,
+    "num_transformer_layers": 16, "vocab_size": 32000, "share_input_output_layers": True, "torch_dtype": "float32",
+    "num_query_heads": [*[12] * 5, *[16] * 7, *[20] * 4], "num_kv_heads": [*[3] * 5, *[4] * 7, *[5] * 4],
+    "ffn_multipliers": [
+        0.5, 0.73, 0.97, 1.2, 1.43, 1.67, 1.9, 2.13, 2.37, 2.6, 2.83, 3.07, 3.3, 3.53, 3.77, 4.0,
+    ],
+}  # fmt: skip
+FALCON_40B: Config = {
+    "model_type": "RefinedWeb", "architectures": ["RWForCausalLM"], "bias": False, "hidden_size": 8192, "n_head": 128,
+    "n_head_kv": 8, "n_layer": 60, "parallel_attn": True, "alibi": False, "vocab_size": 65024,
+    "torch_dtype": "bfloat16",
+}  # fmt: skip
+
 PUBLISHED = (
+    # Parameters in the safetensors metadata of apple/OpenELM-270M.
+    Published("OpenELM-270M", OPENELM_270M, 271_527_168),
     # Bytes of the index of a copy, in 16 bit: yangulei/internlm-20b@b8825fe3:pytorch_model.bin.index.json.
     Published("InternLM-20B", sizes("internlm", 5120, 60, 40, 13824, 103168, bias=False), 40_177_428_480 // 2),
     # Parameters in the safetensors metadata of internlm/internlm2_5-7b-chat and internlm/internlm2-1_8b.
@@ -88,5 +104,5 @@ PUBLISHED = (
     # Bytes of the index of a copy, in 16 bit: jj8127/mimo_kor@3280a423:model.safetensors.index.json.
     Published("MiMo-7B", MIMO_7B, 15_666_819_072 // 2),
 )  # fmt: skip
-BY_HAND = ("aquila", "nemotron-nas", "orion", "telechat", "xverse", "gemma3n")
+BY_HAND = ("RefinedWeb", "RefinedWebModel", "aquila", "nemotron-nas", "orion", "telechat", "xverse", "gemma3n")
 """Families whose counts are derived in their own tests."""

@@ -23,6 +23,11 @@ CASES = (
     Tiny("helium", {"head_dim": 8, "attention_bias": True, "mlp_bias": True}),
     Tiny("hyperclovax", {"use_post_norm": False}),
     Tiny("jais2", {"attention_bias": False, "mlp_bias": False, "head_dim": 24}),
+    Tiny("modernbert-decoder", {"num_hidden_layers": 5, "local_attention": 16}),
+    Tiny("modernbert-decoder", {
+        "norm_bias": True, "attention_bias": True, "mlp_bias": True, "classifier_bias": True, "decoder_bias": False,
+        "tie_word_embeddings": False, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    }),
     Tiny("nanochat", {"attention_bias": True, "tie_word_embeddings": True}),
     Tiny("phi", {"qk_layernorm": True}),
     Tiny("stablelm", {"use_parallel_residual": True}),

@@ -32,6 +32,7 @@ CASES = (
     Tiny("gpt_neo", NEO, own=True),
     Tiny("gpt_neo", {**NEO, "intermediate_size": None, "tie_word_embeddings": False}, own=True),
     Tiny("gpt_neox", {"attention_bias": False, "tie_word_embeddings": True}),
+    Tiny("gpt_neox_japanese", {"intermediate_multiple_size": 3}),
     Tiny("gptj", {"n_inner": 72, "tie_word_embeddings": True}),
     Tiny("mpt", MPT, own=True),
     Tiny("mpt", {**MPT, "tie_word_embeddings": False}, own=True),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from published_remote import FALCON_40B
 from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.readers.hf_config import read_config
 from vramfit.spec import Cut, GroupedQuery, inventory
@@ -56,6 +57,21 @@ def test_one_kv_head_for_71() -> None:
     assert ((73 * 64, 4544), Cut.QUERY_KEY_VALUE) == found["self_attention.query_key_value.weight"]
     assert isinstance(layer.attention, GroupedQuery)
     assert 1 == layer.attention.num_key_value_heads
+
+
+@pytest.mark.parametrize(
+    ("first", "later"),
+    [
+        (FALCON_40B, {"new_decoder_architecture": True, "num_kv_heads": 8, "num_attention_heads": 128}),
+        ({**FALCON, "model_type": "RefinedWebModel", "n_head": 71, "n_layer": 32}, {}),
+    ],
+)
+def test_falcon_as_first_published_is_falcon(first: dict[str, Any], later: dict[str, Any]) -> None:
+    """Same tensors under the name it had before transformers took it in."""
+    renamed = {**first, **later, "model_type": "falcon"}
+    was, now = read_config(first, "falcon"), read_config(renamed, "falcon")
+    assert list(inventory(now)) == list(inventory(was))
+    assert now.num_parameters == was.num_parameters
 
 
 def test_opt_350m_looks_tokens_up_at_half_its_width() -> None:

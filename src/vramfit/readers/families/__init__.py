@@ -7,6 +7,8 @@ A file has a function ``read(fields, named) -> ModelSpec``. Where it reads more 
 from __future__ import annotations
 
 FAMILIES: dict[str, str] = {
+    "RefinedWeb": "forms",
+    "RefinedWebModel": "forms",
     "afmoe": "mixtures",
     "apertus": "uniform",
     "aquila": "uniform",
@@ -59,6 +61,7 @@ FAMILIES: dict[str, str] = {
     "gpt_bigcode": "forms",
     "gpt_neo": "forms",
     "gpt_neox": "forms",
+    "gpt_neox_japanese": "forms",
     "gpt_oss": "gpt_oss",
     "gptj": "forms",
     "granite": "uniform",
@@ -106,6 +109,7 @@ FAMILIES: dict[str, str] = {
     "mistral": "llama",
     "mistral3": "multimodal",
     "mixtral": "mixtral",
+    "modernbert-decoder": "modernbert_decoder",
     "mpt": "forms",
     "nanochat": "uniform",
     "nemotron": "uniform",
@@ -117,6 +121,7 @@ FAMILIES: dict[str, str] = {
     "olmo_hybrid": "olmo_hybrid",
     "olmoe": "mixtures",
     "openai-gpt": "forms",
+    "openelm": "openelm",
     "opt": "forms",
     "orion": "uniform",
     "paligemma": "multimodal",

@@ -1,6 +1,7 @@
 """The first generation of open decoders, and those with their names: one row of facts each.
 
-Source: huggingface/transformers:src/transformers/models/<model_type>/, 5.23.0, class defaults as there.
+Source: huggingface/transformers:src/transformers/models/<model_type>/, 5.23.0, class defaults as there. ``RefinedWeb``
+and ``RefinedWebModel`` are Falcon 40B and 7B as first published, with their own code and the same names.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from vramfit.formats import Role
 from vramfit.readers.families.decoder import Named, linear
 from vramfit.readers.families.form import Form, read_form, shared_heads
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, ModelSpec
+from vramfit.spec import Cut, ModelSpec, Tensor
 
 LOCAL_WINDOW = 256
 """Class default of GPT-Neo's ``window_size`` [tokens]."""
@@ -80,7 +81,19 @@ def _falcon_heads(fields: Fields, heads: int) -> int:
     return _multi_query(fields, heads)
 
 
+def _multiple(fields: Fields, hidden: int) -> int:
+    return hidden * fields.integer("intermediate_multiple_size", 4, largest=64)
+
+
+_FALCON = replace(
+    _BLOOM, hidden=("n_embed", "hidden_size"), width=("ffn_hidden_size",), length=("max_position_embeddings",),
+    table_norm="", kv_heads=_falcon_heads, qkv_bias=("bias", False), output_bias=("bias", False),
+    mlp_bias=("bias", False),
+)  # fmt: skip
+
 FORMS: dict[str, Form] = {
+    "RefinedWeb": replace(_FALCON, norms=("ln_attn", "ln_mlp"), kv_heads=shared_heads("n_head_kv")),
+    "RefinedWebModel": _FALCON,
     "biogpt": replace(
         _FAIRSEQ, prefix="biogpt.", positions="embed_positions", position_offset=2, width=("intermediate_size",),
         head="output_projection",
@@ -93,11 +106,7 @@ FORMS: dict[str, Form] = {
         output="multi_head_attention.dense", into=("ffn.0",), down="ffn.2", final_norm="layernorm", head_bias=True,
         refused=(),
     ),
-    "falcon": replace(
-        _BLOOM, hidden=("n_embed", "hidden_size"), width=("ffn_hidden_size",), length=("max_position_embeddings",),
-        table_norm="", kv_heads=_falcon_heads, qkv_bias=("bias", False), output_bias=("bias", False),
-        mlp_bias=("bias", False),
-    ),
+    "falcon": _FALCON,
     "gpt_bigcode": replace(_GPT2, kv_heads=_multi_query),
     "gpt_neo": replace(
         _GPT2, hidden=("hidden_size",), heads=("num_attention_heads", "num_heads"),
@@ -106,6 +115,10 @@ FORMS: dict[str, Form] = {
         output="attn.attention.out_proj", windows=_local, refused=(),
     ),
     "gpt_neox": _NEOX,
+    "gpt_neox_japanese": replace(
+        _NEOX, prefix="gpt_neox_japanese.", width_of=_multiple, qkv_bias=False, output_bias=False, mlp_bias=False,
+        tied=True,
+    ),
     "gptj": _GPTJ,
     "mpt": replace(
         _GPTJ, hidden=("hidden_size", "d_model"), heads=("num_attention_heads", "n_heads"),
@@ -140,6 +153,8 @@ def read(fields: Fields, named: Named) -> ModelSpec:
     if kind in ADAPTED:
         form = ADAPTED[kind](fields, form)
     spec = read_form(fields, named, form)
+    if kind == "gpt_neox_japanese":
+        return _last_biased(spec)
     return _projected(fields, spec) if kind == "opt" else spec
 
 
@@ -189,9 +204,16 @@ def _persimmon(fields: Fields, form: Form) -> Form:
 
 
 ADAPTED: dict[str, Callable[[Fields, Form], Form]] = {
-    "falcon": _falcon, "mpt": _mpt, "opt": _opt, "persimmon": _persimmon,
+    "RefinedWebModel": _falcon, "falcon": _falcon, "mpt": _mpt, "opt": _opt, "persimmon": _persimmon,
 }  # fmt: skip
 """Families whose configuration changes the form itself."""
+
+
+def _last_biased(spec: ModelSpec) -> ModelSpec:
+    """Japanese GPT-NeoX: only the last block's attention has a bias."""
+    last = spec.layers[-1]
+    bias = Tensor(name="attention.dense_bias", shape=(spec.hidden_size,), role=Role.BIAS)
+    return replace(spec, layers=(*spec.layers[:-1], replace(last, tensors=(*last.tensors, bias))))
 
 
 def _projected(fields: Fields, spec: ModelSpec) -> ModelSpec:
