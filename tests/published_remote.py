@@ -104,5 +104,15 @@ PUBLISHED = (
     # Bytes of the index of a copy, in 16 bit: jj8127/mimo_kor@3280a423:model.safetensors.index.json.
     Published("MiMo-7B", MIMO_7B, 15_666_819_072 // 2),
 )  # fmt: skip
-BY_HAND = ("RefinedWeb", "RefinedWebModel", "aquila", "nemotron-nas", "orion", "telechat", "xverse", "gemma3n")
+BY_HAND = (
+    "RefinedWeb",
+    "RefinedWebModel",
+    "aquila",
+    "nemotron-nas",
+    "orion",
+    "skywork",
+    "telechat",
+    "xverse",
+    "gemma3n",
+)
 """Families whose counts are derived in their own tests."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import pytest
@@ -46,6 +47,40 @@ GEMMA_4_26B: dict[str, Any] = {
 def test_a_file_of_3n_has_the_published_count(config: dict[str, Any], published: int) -> None:
     """The Hub's counts of google/gemma-3n-E4B-it and E2B-it, vision, sound and unread keys and values in them."""
     assert published == sum(t.num_parameters for t in inventory(read_config(config, "3n")))
+
+
+def gemma_4(every: int, **text: object) -> dict[str, Any]:
+    """Return Gemma 4 E2B or E4B; what both have is the class default, or here. One layer in ``every`` is global."""
+    layers = int(str(text["num_hidden_layers"]))
+    kinds = ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(layers)]
+    both = {"head_dim": 256, "global_head_dim": 512, "num_attention_heads": 8, "hidden_size_per_layer_input": 256}
+    return {
+        "model_type": "gemma4", "text_config": {"model_type": "gemma4_text", **both, **text, "layer_types": kinds},
+        "vision_config": {"model_type": "gemma4_vision", "use_clipped_linears": True},
+        "audio_config": {"model_type": "gemma4_audio"}, "torch_dtype": "bfloat16",
+    }  # fmt: skip
+
+
+GEMMA_4_E4B = gemma_4(
+    6, hidden_size=2560, num_hidden_layers=42, num_key_value_heads=2, intermediate_size=10240, num_kv_shared_layers=18
+)
+GEMMA_4_E2B = gemma_4(
+    5, hidden_size=1536, num_hidden_layers=35, num_key_value_heads=1, intermediate_size=6144, num_kv_shared_layers=20,
+    use_double_wide_mlp=True,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "published"), [(GEMMA_4_E4B, 7_996_156_490), (GEMMA_4_E2B, 5_123_178_051)])
+def test_a_file_of_4_has_the_published_count(config: dict[str, Any], published: int) -> None:
+    """The Hub's counts of google/gemma-4-E4B-it and E2B-it: all but the single numbers that matrices clip at."""
+    assert published == sum(prod(t.shape) for t in inventory(read_config(config, "4")) if t.shape)
+
+
+def test_a_clipped_matrix_has_four_limits() -> None:
+    """Seven matrices in each of 16 blocks that see, ten in each of 12 that hear: 928, buffers all."""
+    limits = [t for t in inventory(read_config(GEMMA_4_E2B, "4")) if t.shape == ()]
+    assert 4 * (7 * 16 + 10 * 12) == len(limits)
+    assert 0 == sum(t.num_parameters for t in limits)
 
 
 def test_unread_keys_and_values_stay_on_disk() -> None:

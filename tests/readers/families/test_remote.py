@@ -39,9 +39,9 @@ def test_telechat_12b_by_hand() -> None:
     assert expected == read_config(TELECHAT_12B, "TeleChat-12B").num_parameters
 
 
-@pytest.mark.parametrize("kind", ["aquila", "xverse"])
+@pytest.mark.parametrize("kind", ["aquila", "skywork", "xverse"])
 def test_llama_under_another_name(kind: str) -> None:
-    """Aquila and XVERSE, which vLLM loads with Llama's class; Aquila-7B's sizes."""
+    """Llama's class in vLLM (Aquila, XVERSE) and TensorRT-LLM (Skywork); the sizes are Aquila-7B's."""
     layer = 4 * 4096 * 4096 + 3 * 4096 * 11008 + 2 * 4096
     spec = read_config(sizes(kind, 4096, 32, 32, 11008, 100_008), kind)
     assert 32 * layer + 2 * 100_008 * 4096 + 4096 == spec.num_parameters
@@ -61,7 +61,7 @@ def test_internlm_1_has_four_biases() -> None:
     spec = read_config(config, "InternLM-7B")
     without = read_config({**config, "bias": False}, "InternLM-7B")
     assert 32 * 4 * 4096 == spec.num_parameters - without.num_parameters
-    assert any(line.startswith("bias = True") for line in spec.assumptions)
+    assert "bias = True (class default in the code beside the weights; the configuration has none)" in spec.assumptions
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,7 @@ FAMILIES: dict[str, str] = {
     "rwkv6": "rwkv",
     "rwkv7": "rwkv",
     "seed_oss": "uniform",
+    "skywork": "uniform",
     "smollm3": "uniform",
     "smolvlm": "multimodal",
     "solar_open": "mixtures",

@@ -6,6 +6,7 @@ Source: huggingface/pytorch-image-models:timm/models/mobilenetv5.py, 1.0.31, ``m
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from vramfit.formats import Role
 from vramfit.readers.families.decoder import Tensors, norm
@@ -31,8 +32,9 @@ STAGES: tuple[Stage, ...] = (
 PAIRED: Bottleneck = (0, 0, 2)
 
 
+@cache
 def tower(prefix: str) -> Tensors:
-    """Return every tensor of the tower."""
+    """Return every tensor of the tower, made once: nothing in it depends on a configuration."""
     return (
         *_convolution(f"{prefix}conv_stem.conv", STEM, COLOURS, 3),
         Tensor(name=f"{prefix}conv_stem.conv.bias", shape=(STEM,), role=Role.BIAS),

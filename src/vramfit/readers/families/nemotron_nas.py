@@ -6,6 +6,8 @@ NVIDIA-NeMo/Automodel's DeciLM ``Block`` (names of the linear replacements); nvi
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vramfit.errors import InvalidValueError
 from vramfit.readers.families.decoder import (
     Named,
@@ -18,7 +20,7 @@ from vramfit.readers.families.decoder import (
     linear,
     norm,
 )
-from vramfit.readers.fields import LARGEST_WIDTH, Fields
+from vramfit.readers.fields import LARGEST_WIDTH, PUBLISHED_CODE, Fields
 from vramfit.spec import Cut, Dense, FeedForward, GroupedQuery, Layer, ModelSpec
 from vramfit.units import ceil_div
 
@@ -31,6 +33,7 @@ SPARSE = ("sparsify", "num_sink_tokens", "window_length")
 
 def read(fields: Fields, named: Named) -> ModelSpec:
     """Read a Nemotron-NAS configuration: ``block_configs`` says of each block what its halves are."""
+    fields = replace(fields, code=PUBLISHED_CODE)
     hidden, blocks = fields.integer("hidden_size"), fields.values.get("block_configs")
     if not isinstance(blocks, list) or len(blocks) != fields.num_layers:
         raise InvalidValueError(

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from vramfit.errors import InvalidValueError
 from vramfit.readers.families.decoder import Named, block_norms, causal_model, linear, norm
-from vramfit.readers.fields import LARGEST_LAYERS, LARGEST_WIDTH, Fields
+from vramfit.readers.fields import LARGEST_LAYERS, LARGEST_WIDTH, PUBLISHED_CODE, Fields
 from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec
 
 WIDTH_STEP = 256
@@ -20,6 +20,7 @@ LEAST_PART = 0.9
 
 def read(fields: Fields, named: Named) -> ModelSpec:
     """Read an OpenELM configuration, whose lists have one entry per layer."""
+    fields = replace(fields, code=PUBLISHED_CODE)
     hidden = fields.integer("model_dim")
     num = fields.integer("num_transformer_layers", largest=LARGEST_LAYERS)
     if not fields.flag("ffn_with_glu", default=True):

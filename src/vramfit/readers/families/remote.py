@@ -13,7 +13,7 @@ from vramfit.errors import InvalidValueError
 from vramfit.formats import Role
 from vramfit.readers.families.decoder import Named
 from vramfit.readers.families.form import Form, read_form, shared_heads
-from vramfit.readers.fields import Fields
+from vramfit.readers.fields import PUBLISHED_CODE, Fields
 from vramfit.spec import ModelSpec, Tensor
 
 
@@ -87,6 +87,7 @@ FORMS: dict[str, Form] = {
 
 def read(fields: Fields, named: Named) -> ModelSpec:
     """Read a configuration of one of the families in ``FORMS``."""
+    fields = replace(fields, code=PUBLISHED_CODE)
     kind = fields.text("model_type") or ""
     if kind == "chatglm":
         return _glm(fields, named)

@@ -1,9 +1,9 @@
 """Dense decoders that differ from Llama in names, norms, biases and windows only: one row of facts each.
 
-Source: huggingface/transformers:src/transformers/models/<model_type>/, 5.23.0, class defaults as there. Families with
-code of their own beside the weights: vllm-project/vllm:vllm/model_executor/models/registry.py, which loads ``aquila``,
-``internlm`` and ``xverse`` as Llama, and orion.py and minicpm.py there; class defaults as in the published
-configuration_<model_type>.py.
+Source: huggingface/transformers:src/transformers/models/<model_type>/, 5.23.0, class defaults as there. Those in
+``OWN_CODE`` have it beside the weights, class defaults as in their configuration_<model_type>.py; which of them are
+Llama's: vllm-project/vllm:vllm/model_executor/models/registry.py (``aquila``, ``internlm``, ``xverse``; see also
+orion.py and minicpm.py there) and NVIDIA/TensorRT-LLM:tensorrt_llm/models/__init__.py (``skywork``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from vramfit.readers.families.decoder import Named
 from vramfit.readers.families.style import Style, read_style
-from vramfit.readers.fields import Fields
+from vramfit.readers.fields import PUBLISHED_CODE, Fields
 from vramfit.spec import ModelSpec
 
 _NEMOTRON = Style(
@@ -107,6 +107,7 @@ STYLES: dict[str, Style] = {
     ),
     "seed_oss": Style(qkv_bias=("attention_bias", True), output_bias=("attention_out_bias", False),
                       mlp_bias=("mlp_bias", False), head_dim=128, kv_heads=8),
+    "skywork": Style(),
     "smollm3": replace(_GRANITE, tied=True, kv_heads=4),
     "stablelm": Style(
         norm_biases=True, qkv_bias=("use_qkv_bias", False), kv_heads=32, fewer_norms=("use_parallel_residual", True, 1),
@@ -124,8 +125,13 @@ STYLES: dict[str, Style] = {
     "xverse": Style(),
 }  # fmt: skip
 """``model_type`` -> its style."""
+OWN_CODE = frozenset({"aquila", "internlm", "minicpm", "orion", "skywork", "xverse"})
+"""Families that transformers cannot build without code from the model's repository."""
 
 
 def read(fields: Fields, named: Named) -> ModelSpec:
     """Read a configuration of one of the families in ``STYLES``."""
-    return read_style(fields, named, STYLES[fields.text("model_type") or ""])
+    kind = fields.text("model_type") or ""
+    if kind in OWN_CODE:
+        fields = replace(fields, code=PUBLISHED_CODE)
+    return read_style(fields, named, STYLES[kind])
