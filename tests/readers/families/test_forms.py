@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import pytest
 
 from published_remote import FALCON_40B
+from tiny import forms
+from tiny.case import Tiny
 from vramfit.errors import InvalidValueError, UnsupportedModelError
+from vramfit.parallel import shards
 from vramfit.readers.hf_config import read_config
+from vramfit.request import Plan
 from vramfit.spec import Cut, GroupedQuery, inventory
 
 NEOX: dict[str, Any] = {
@@ -116,3 +121,20 @@ def test_what_is_not_understood_is_refused(config: dict[str, Any], message: str)
     """With the path of the field."""
     with pytest.raises((InvalidValueError, UnsupportedModelError), match=message):
         read_config(config, "model")
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=f"{i}-{c.kind}") for i, c in enumerate(forms.CASES)])
+def test_two_ranks_hold_half_of_every_matrix(case: Tiny) -> None:
+    """Fused projections too; a single KV head is on both ranks, with its key and value of one head's width."""
+    spec = read_config(case.config, case.kind)
+    (shard,) = shards(spec, Plan(tp=2))
+    facts = spec.layers[0].attention
+    assert isinstance(facts, GroupedQuery)
+    repeated = 2 * facts.head_dim if facts.num_key_value_heads == 1 else 0
+    for whole, half in zip(spec.layers[0].tensors, shard.model.layers[0].tensors, strict=True):
+        if whole.cut is Cut.QUERY_KEY_VALUE:
+            assert whole.shape[0] + repeated == 2 * half.shape[0], whole.name
+        elif whole.cut is not Cut.WHOLE:
+            assert prod(whole.shape) == 2 * prod(half.shape), whole.name
+        if len(whole.shape) > 1:
+            assert whole.cut is not Cut.WHOLE, whole.name
