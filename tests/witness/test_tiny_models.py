@@ -62,7 +62,7 @@ def _published(kind: str, name: str, shapes: dict[str, tuple[int, ...]]) -> str:
         return name.replace(".block_sparse_moe.", ".mlp.")
     if kind == "olmo_hybrid" and f"model.layers.{layer}.self_attn.q_proj.weight" in shapes:
         return name.replace(".feedforward_layer_norm.", ".post_attention_layernorm.")
-    return _published_tower(name)
+    return name if kind == "gemma4" else _published_tower(name)  # Gemma 4's tower is its own, under the same names
 
 
 def _published_tower(name: str) -> str:
