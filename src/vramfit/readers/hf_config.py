@@ -39,7 +39,7 @@ def read_config(config: Mapping[str, object], name: str) -> ModelSpec:
     kind = fields.text("model_type")
     if kind is None:
         raise UnsupportedModelError(
-            f"{name}: model_type: missing: expected one of {len(FAMILIES)} kinds such as llama, qwen3, gemma3 or mixtral; "
+            f"{name}: model_type: missing: expected one of {len(FAMILIES)} kinds such as llama, qwen3 or mixtral; "
             "take the model's complete config.json"
         )
     if kind not in FAMILIES:
