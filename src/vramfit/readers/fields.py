@@ -12,6 +12,8 @@ LARGEST_LAYERS = 4096
 LARGEST_EXPERTS = 65536
 LARGEST_VOCABULARY = 2**26
 LARGEST_CONTEXT = 2**32
+PUBLISHED_CODE = "the code beside the weights"
+"""Where class defaults come from when transformers does not have the family."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class Fields:
     path: str = ""
     assumed: list[str] = field(default_factory=list)
     """Class defaults that were taken because the field is absent; shared by all sections."""
+    code: str = "transformers"
+    """Whose class defaults they are."""
 
     def at(self, name: str) -> str:
         """Return the full path of a field, for an error."""
@@ -51,10 +55,9 @@ class Fields:
         """Return a bounded integer, or None when the field is absent or null."""
         return None if self.values.get(name) is None else self.integer(name, largest=largest, smallest=smallest)
 
-    def assume(
-        self, name: str, value: object, why: str = "class default in transformers; the configuration has none"
-    ) -> None:
+    def assume(self, name: str, value: object, why: str | None = None) -> None:
         """Record what was taken for a field that is absent."""
+        why = why or f"class default in {self.code}; the configuration has none"
         self.assumed.append(f"{self.at(name)} = {value} ({why})")
 
     def flag(self, name: str, *, default: bool, recorded: bool = False) -> bool:
@@ -104,7 +107,7 @@ class Fields:
         value = self.values.get(name)
         if not isinstance(value, Mapping):
             raise InvalidValueError(self.at(name), value, "an object")
-        return Fields(value, self.at(name), self.assumed)
+        return Fields(value, self.at(name), self.assumed, self.code)
 
     def has(self, name: str) -> bool:
         """Say whether the field is there and not null."""

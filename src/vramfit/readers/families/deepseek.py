@@ -92,6 +92,13 @@ def latent(fields: Fields, index_head_dim: int) -> Latent:
     )
 
 
+def _value_width(fields: Fields, heads: int) -> int:
+    """Return the width of a value vector; MiniCPM3's file leaves it to hidden size over heads."""
+    if fields.text("model_type") == "minicpm3" and not fields.has("v_head_dim"):
+        return fields.integer("hidden_size") // heads
+    return fields.integer("v_head_dim")
+
+
 def _has_index(fields: Fields, kind: str) -> tuple[bool, ...]:
     """Say of each layer whether it runs an index; ``shared`` layers of GLM-5.2 take over an earlier choice."""
     num = fields.num_layers

@@ -35,11 +35,11 @@ def read(fields: Fields, named: Named) -> ModelSpec:
         feed_forward=Dense(intermediate_size=width, gated=False),
         tensors=(
             *norm("ln_1", hidden, bias=True),
-            *_conv1d("attn.c_attn", hidden, 3 * hidden, Cut.INPUTS),
-            *_conv1d("attn.c_proj", hidden, hidden, Cut.OUTPUTS),
+            *conv1d("attn.c_attn", hidden, 3 * hidden, Cut.INPUTS),
+            *conv1d("attn.c_proj", hidden, hidden, Cut.OUTPUTS),
             *norm("ln_2", hidden, bias=True),
-            *_conv1d("mlp.c_fc", hidden, width, Cut.INPUTS),
-            *_conv1d("mlp.c_proj", width, hidden, Cut.OUTPUTS),
+            *conv1d("mlp.c_fc", hidden, width, Cut.INPUTS),
+            *conv1d("mlp.c_proj", width, hidden, Cut.OUTPUTS),
         ),
     )
     tied = is_tied(fields, default=True)
@@ -67,7 +67,7 @@ def _integer(fields: Fields, name: str, default: int, largest: int = LARGEST_WID
     return fields.integer(ALIASES[name] if fields.has(ALIASES[name]) else name, default, largest=largest)
 
 
-def _conv1d(name: str, inputs: int, outputs: int, cut: Cut) -> Tensors:
+def conv1d(name: str, inputs: int, outputs: int, cut: Cut) -> Tensors:
     """Return a matrix stored [inputs, outputs] and its bias: outputs are the LAST axis (``Cut.INPUTS`` divides it)."""
     bias_cut = Cut.OUTPUTS if cut is Cut.INPUTS else Cut.WHOLE
     return (

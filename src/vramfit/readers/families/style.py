@@ -85,15 +85,23 @@ class Style:
     norm_weights: bool = True
     """False: norms without parameters."""
     norm_biases: bool = False
+    fewer_norms: tuple[str, bool, int] | None = None
+    """A field, its value that leaves norms out (the other one is its class default), and how many stay."""
     final_norm: str = "norm"
     attention: str = "self_attn"
     output: str = "o_proj"
     qkv_bias: Bias = False
     output_bias: Bias = False
-    qk_norm: Literal["head", "each head", "all heads"] | None = None
-    """Norms on queries and keys: one for any head, one for each, or one over all of them together."""
+    qk_norm: Literal["head", "each head", "heads apart", "all heads"] | None = None
+    """Norms on queries and keys: one for any head, one for each (in one tensor or apart), or one over all together."""
     qk_norm_asked: bool = False
-    """True: only where ``use_qk_norm`` says so."""
+    """True: only where ``qk_norm_field`` says so."""
+    qk_norm_field: str = "use_qk_norm"
+    qk_norm_biases: bool = False
+    attention_vectors: tuple[tuple[str, Literal["heads", "head", "hidden"]], ...] = ()
+    """Vectors of the attention's own, and what they are as long as."""
+    network_norm: str = ""
+    """Norm as wide as the network, before the matrix that leads out of it."""
     gated: bool = True
     fused_gate: bool = False
     """True: gate and up are one matrix, ``gate_up_proj``."""
@@ -122,6 +130,8 @@ class Style:
     """Says whether a layer slides, where neither ``layer_types`` nor a period does."""
     heads: Callable[[Fields], tuple[int, ...]] | None = None
     """Counts the heads of every layer, where they differ; None = all have ``num_attention_heads``."""
+    full_first: bool = False
+    """True: the first of each is."""
     qk_names: tuple[str, str] = ("q_norm", "k_norm")
     gate: str = ""
     """Matrix that gates the attention's output, as wide as the queries; empty = there is none."""
@@ -147,13 +157,13 @@ def read_style(fields: Fields, named: Named, style: Style) -> ModelSpec:
         facts = grouped_query(fields, hidden, window=window, default_dim=style.head_dim, default_kv=style.kv_heads)
         facts = facts if own is None else replace(facts, num_attention_heads=own)
         if sparse and mixture is not None:
-            feed_forward, network = _experts(fields, mixture, hidden, bias=_bias(fields, style.mlp_bias))
+            feed_forward, network = _experts(fields, mixture, hidden, bias=bias_of(fields, style.mlp_bias))
         else:
             feed_forward, network = _network(fields, style, hidden)
         kinds[window, sparse, own] = Layer(
             attention=facts,
             feed_forward=feed_forward,
-            tensors=(*_norms(style, hidden), *_attention(fields, style, facts, hidden), *network),
+            tensors=(*_norms(fields, style, hidden), *_attention(fields, style, facts, hidden), *network),
         )
     spec = causal_model(
         fields,
@@ -192,31 +202,38 @@ def _windows(fields: Fields, style: Style) -> tuple[int | None, ...]:
         period = fields.integer(name, largest=LARGEST_LAYERS)
     elif period is not None and fields.has(name):  # EXAONE 4 writes LLLG
         period = len(fields.text(name) or "") or period
-    slides = style.slides_at or (lambda _, i: not period or (i + 1) % period != 0)
+    first = 0 if style.full_first else 1
+    slides = style.slides_at or (lambda _, i: not period or (i + first) % period != 0)
     return windows(fields, window, tuple(slides(fields, i) for i in range(fields.num_layers)))
 
 
-def _bias(fields: Fields, bias: Bias) -> bool:
+def bias_of(fields: Fields, bias: Bias) -> bool:
+    """Say whether a matrix has a bias."""
     return bias if isinstance(bias, bool) else fields.flag(bias[0], default=bias[1], recorded=bias[1])
 
 
-def _norms(style: Style, hidden: int) -> Tensors:
+def _norms(fields: Fields, style: Style, hidden: int) -> Tensors:
     if not style.norm_weights:
         return ()
-    return tuple(t for name in style.norms for t in norm(name, hidden, bias=style.norm_biases))
+    kept = len(style.norms)
+    if style.fewer_norms is not None:
+        name, value, fewer = style.fewer_norms
+        kept = fewer if fields.flag(name, default=not value) is value else kept
+    return tuple(t for name in style.norms[:kept] for t in norm(name, hidden, bias=style.norm_biases))
 
 
 def _attention(fields: Fields, style: Style, facts: GroupedQuery, hidden: int) -> Tensors:
-    at, bias = style.attention, _bias(fields, style.qkv_bias)
+    at, bias = style.attention, bias_of(fields, style.qkv_bias)
     q, kv = facts.num_attention_heads * facts.head_dim, facts.num_key_value_heads * facts.head_dim
     return (
         *linear(f"{at}.q_proj", q, hidden, Cut.OUTPUTS, bias=bias),
         *linear(f"{at}.k_proj", kv, hidden, Cut.KEY_VALUE_HEADS, bias=bias),
         *linear(f"{at}.v_proj", kv, hidden, Cut.KEY_VALUE_HEADS, bias=bias),
-        *linear(f"{at}.{style.output}", hidden, q, Cut.INPUTS, bias=_bias(fields, style.output_bias)),
+        *linear(f"{at}.{style.output}", hidden, q, Cut.INPUTS, bias=bias_of(fields, style.output_bias)),
         *_qk_norms(fields, style, facts),
         *(linear(f"{at}.{style.gate}", q, hidden, Cut.OUTPUTS) if style.gate else ()),
         *_by_head(fields, style, facts, hidden),
+        *(_vector(f"{at}.{name}", kind, facts, hidden) for name, kind in style.attention_vectors),
     )
 
 
@@ -232,22 +249,32 @@ def _by_head(fields: Fields, style: Style, facts: GroupedQuery, hidden: int) -> 
     return (*gate, *((sinks,) if style.sinks else ()))
 
 
+def _vector(name: str, kind: str, facts: GroupedQuery, hidden: int) -> Tensor:
+    """Return a vector of the attention's own: one number per head is divided with the heads."""
+    if kind == "heads":
+        return Tensor(name=name, shape=(facts.num_attention_heads,), role=Role.BIAS, cut=Cut.OUTPUTS)
+    return Tensor(name=name, shape=(facts.head_dim if kind == "head" else hidden,), role=Role.NORM)
+
+
 def _qk_norms(fields: Fields, style: Style, facts: GroupedQuery) -> Tensors:
     """Return the norms on queries and keys."""
     at, width = style.attention, facts.head_dim
     q, k = style.qk_names
     both = ((f"{at}.{q}", facts.num_attention_heads), (f"{at}.{k}", facts.num_key_value_heads))
-    if style.qk_norm is None or not fields.flag("use_qk_norm", default=not style.qk_norm_asked):
+    if style.qk_norm is None or not fields.flag(style.qk_norm_field, default=not style.qk_norm_asked):
         return ()
     if style.qk_norm == "each head":
         return tuple(Tensor(name=f"{name}.weight", shape=(heads, width), role=Role.NORM) for name, heads in both)
-    return tuple(t for name, heads in both for t in norm(name, width if style.qk_norm == "head" else heads * width))
+    if style.qk_norm == "heads apart":
+        return tuple(t for name, heads in both for i in range(heads) for t in norm(f"{name}.norms.{i}", width))
+    bias, any_head = style.qk_norm_biases, style.qk_norm == "head"
+    return tuple(t for name, heads in both for t in norm(name, width if any_head else heads * width, bias=bias))
 
 
 def _network(fields: Fields, style: Style, hidden: int) -> tuple[FeedForward, Tensors]:
     name = style.mixture.dense_width if style.mixture is not None else ""
     width = fields.integer(name if name and fields.has(name) else "intermediate_size")
-    bias = _bias(fields, style.mlp_bias)
+    bias = bias_of(fields, style.mlp_bias)
     if style.fused_gate:
         into = linear("mlp.gate_up_proj", 2 * width, hidden, Cut.OUTPUTS, bias=bias)
     elif style.gated:
@@ -260,7 +287,8 @@ def _network(fields: Fields, style: Style, hidden: int) -> tuple[FeedForward, Te
         *(Tensor(name=f"mlp.{name}", shape=(), role=Role.NORM, buffer=True) for name in style.mlp_constants),
     )
     down = linear(f"mlp.{style.down}", hidden, width, Cut.INPUTS, bias=bias)
-    return Dense(intermediate_size=width, gated=style.gated), (*into, *down, *scalars)
+    inner = norm(f"mlp.{style.network_norm}", width) if style.network_norm else ()
+    return Dense(intermediate_size=width, gated=style.gated), (*into, *inner, *down, *scalars)
 
 
 def _experts(fields: Fields, mixture: Mixture, hidden: int, *, bias: bool) -> tuple[FeedForward, Tensors]:
@@ -337,7 +365,7 @@ def _head(fields: Fields, style: Style, spec: ModelSpec) -> Tensors:
     projection = tuple(t for t in spec.head if t.role is Role.HEAD)
     name = f"model.{style.final_norm}"
     final = norm(name, spec.hidden_size, bias=style.norm_biases) if style.norm_weights else ()
-    if _bias(fields, style.head_bias):
+    if bias_of(fields, style.head_bias):
         bias = Tensor(name="lm_head.bias", shape=(spec.vocab_size,), role=Role.BIAS, cut=Cut.VOCABULARY)
         return (*final, *projection, bias)
     return (*final, *projection)
