@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from vramfit.device import Device
 from vramfit.engine import EngineProfile
-from vramfit.memory.activations import activations
+from vramfit.memory.activations import activations, encoded_prompt, towers
 from vramfit.memory.kv_cache import growth, kv_cache, mixer_kind, model_bytes_per_token
 from vramfit.memory.logits import last_hidden, logits
 from vramfit.memory.recurrent_state import recurrent_state
@@ -34,6 +34,8 @@ COMPONENTS: tuple[Component, ...] = (
     growth,
     recurrent_state,
     activations,
+    towers,
+    encoded_prompt,
     last_hidden,
     logits,
     allocator_rounding,
@@ -42,9 +44,10 @@ COMPONENTS: tuple[Component, ...] = (
 
 ENCODER_PHASES = (Phase.LOAD, Phase.PREFILL)
 
+OTHER_INPUTS = "inputs other than text: image, audio and video tokens"
 NOT_COUNTED = (
     "other processes and displays on the same device",
-    "inputs other than text: image, audio and video tokens",
+    OTHER_INPUTS,
     "host memory",
 )
 
@@ -119,7 +122,7 @@ def summarise(understood: Understood, ranks: tuple[Breakdown, ...]) -> Estimate:
         kv_bytes_per_token=model_bytes_per_token(model, understood.workload, latent=understood.engine.latent_cache),
         choices=understood.choices,
         breakdowns=ranks,
-        not_counted=(*NOT_COUNTED, *understood.engine.not_counted, *_left_out(model)),
+        not_counted=(*_always(model), *understood.engine.not_counted, *model.not_counted, *_left_out(model)),
         assumptions=understood.assumptions,
     )
 
@@ -145,7 +148,13 @@ def layer_name(layer: Layer) -> str:
         for mixer in layer.mixers
     ]
     transforms = {Dense: "dense", Experts: "experts"}.get(type(layer.feed_forward))
-    return " + ".join((*mixes, *([transforms] if transforms else [])))
+    return " + ".join((*mixes, *([transforms] if transforms else []))) or "stage of images"
+
+
+def _always(model: ModelSpec) -> tuple[str, ...]:
+    """Name what no estimate counts; images are counted where a model reads nothing else, or has a tower of its own."""
+    images = model.vocab_size is None or any(part.input_tokens is not None for part in model.parts)
+    return tuple(text for text in NOT_COUNTED if not images or text != OTHER_INPUTS)
 
 
 def _left_out(model: ModelSpec) -> tuple[str, ...]:

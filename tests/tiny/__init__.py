@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from tiny import dense, hybrids, mixtures, multimodal
+from tiny import dense, embedders, encoder_decoders, encoders, hybrids, mixtures, multimodal, seeing
 from tiny.case import Tiny
 
-ALL: tuple[Tiny, ...] = (*dense.CASES, *mixtures.CASES, *hybrids.CASES, *multimodal.CASES)
+ALL: tuple[Tiny, ...] = (
+    *dense.CASES,
+    *mixtures.CASES,
+    *hybrids.CASES,
+    *multimodal.CASES,
+    *encoders.CASES,
+    *encoder_decoders.CASES,
+    *embedders.CASES,
+    *seeing.CASES,
+)

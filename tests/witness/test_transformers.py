@@ -126,7 +126,7 @@ OWN_WORDS: dict[str, dict[str, Any]] = {
 }
 
 
-OTHER_CODE = {"bailing_moe_linear", "hymba", "phi4flash", "plamo2", "rwkv6", "rwkv7"}
+OTHER_CODE = {"bailing_moe_linear", "gte", "hymba", "llama_bidirec", "new", "phi4flash", "plamo2", "rwkv6", "rwkv7"}
 """Families whose code transformers does not have: their own tests name a second source."""
 
 

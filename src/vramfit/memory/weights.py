@@ -17,6 +17,8 @@ from vramfit.shard import Shard
 from vramfit.spec import ModelSpec, Scheme, Tensor, layer_groups
 from vramfit.units import format_count
 
+SHORT = 3
+"""Axes of the short convolutions of state-space blocks; those of images have more."""
 _GROUPS = {
     Role.EMBEDDING: "embeddings",
     Role.LINEAR: "linear_layers",
@@ -122,4 +124,7 @@ def _sizes(model: ModelSpec) -> Iterator[tuple[tuple[str, str], int, int]]:
     for tensor, times in counted:
         fmt = scheme.format_of(tensor)
         size = tensor.copies * fmt.tensor_size(tensor.shape)
-        yield (_GROUPS[tensor.role], fmt.name), times * tensor.num_parameters, times * size
+        group = (
+            "convolutions" if tensor.role is Role.CONVOLUTION and len(tensor.shape) > SHORT else _GROUPS[tensor.role]
+        )
+        yield (group, fmt.name), times * tensor.num_parameters, times * size

@@ -32,6 +32,8 @@ RENAMINGS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("backbone.", "model."),),
     (("", "model."),),
     (("bert.", ""),),
+    (("text_model.", ""),),
+    (("vision_model.", ""),),
     (
         ("language_model.model.", "model.language_model."),
         ("language_model.lm_head.", "lm_head."),
@@ -41,8 +43,20 @@ RENAMINGS: tuple[tuple[tuple[str, str], ...], ...] = (
 )
 """Our beginning of a name -> another one that published files have; the first set that fits most names is taken."""
 
-NOT_LOADED = ("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", "embeddings.position_ids")
+NOT_LOADED = (
+    "rotary_emb.inv_freq",
+    ".attn.bias",
+    ".attn.masked_bias",
+    "embeddings.position_ids",
+    "embedding.position_ids",
+)
 """Endings of buffers that old files hold and a load leaves out."""
+COPIES = (
+    "encoder.embed_tokens.weight",
+    "decoder.embed_tokens.weight",
+    "EncDecAttention.relative_attention_bias.weight",
+)
+"""Endings of what files of encoder-decoders hold once more: the shared table of tokens, unread distances."""
 SHOWN = 3
 MOST_TENSORS = 1_000_000
 """Tensors of one model that are written out by name; Kimi K2 has about 140,000 with its scales."""
@@ -87,7 +101,8 @@ def compare(spec: ModelSpec, checkpoint: Checkpoint) -> Comparison:
             stored_as = PLAIN.get(found[0].dtype) if len(found) == 1 else None
             if stored_as is not None and stored_as != spec.scheme.format_of(tensor):
                 formats[name] = stored_as
-    spare = {name for name in stored if name.endswith(NOT_LOADED) or (spec.tied and name.endswith("lm_head.weight"))}
+    copies = (*NOT_LOADED, *(COPIES if spec.encodes_prompt or not spec.generates else ()))
+    spare = {name for name in stored if name.endswith(copies) or (spec.tied and name.endswith("lm_head.weight"))}
     there = [name for name in optional if name not in missing]
     return Comparison(
         missing=tuple(name for name in missing if name not in optional),
