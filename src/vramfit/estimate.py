@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from vramfit.device import Device
 from vramfit.engine import EngineProfile
-from vramfit.memory.activations import activations
+from vramfit.memory.activations import activations, encoded_prompt, towers
 from vramfit.memory.adapters import adapters
 from vramfit.memory.kv_cache import growth, kv_cache, mixer_kind, model_bytes_per_token
 from vramfit.memory.logits import last_hidden, logits
@@ -36,6 +36,8 @@ COMPONENTS: tuple[Component, ...] = (
     growth,
     recurrent_state,
     activations,
+    towers,
+    encoded_prompt,
     last_hidden,
     logits,
     allocator_rounding,
@@ -95,11 +97,6 @@ def _while_running(items: tuple[Item, ...], model: ModelSpec) -> tuple[Item, ...
     return tuple(item for item in kept if item.phases)
 
 
-def _never(model: ModelSpec) -> tuple[str, ...]:
-    """Name what no estimate counts; images are what a pipeline makes, and its own lines speak of them."""
-    return tuple(text for text in NOT_COUNTED if not model.components or text != OTHER_INPUTS)
-
-
 def estimate(model: ModelSpec, workload: Inference, plan: Plan | None = None, device: Device | None = None) -> Estimate:
     """Return what each rank of the plan holds over time, and why.
 
@@ -134,7 +131,7 @@ def summarise(understood: Understood, ranks: tuple[Breakdown, ...]) -> Estimate:
         kv_bytes_per_token=model_bytes_per_token(model, understood.workload, latent=understood.engine.latent_cache),
         choices=understood.choices,
         breakdowns=ranks,
-        not_counted=(*_never(model), *understood.engine.not_counted, *model.not_counted, *_left_out(model)),
+        not_counted=(*_always(model), *understood.engine.not_counted, *model.not_counted, *_left_out(model)),
         assumptions=understood.assumptions,
     )
 
@@ -160,7 +157,17 @@ def layer_name(layer: Layer) -> str:
         for mixer in layer.mixers
     ]
     transforms = {Dense: "dense", Experts: "experts"}.get(type(layer.feed_forward))
-    return " + ".join((*mixes, *([transforms] if transforms else [])))
+    return " + ".join((*mixes, *([transforms] if transforms else []))) or "stage of images"
+
+
+def _always(model: ModelSpec) -> tuple[str, ...]:
+    """Name what no estimate counts; images are counted where a model reads nothing else, or has a tower of its own.
+
+    They are what a pipeline makes, and its own lines speak of them.
+    """
+    images = model.vocab_size is None or any(part.input_tokens is not None for part in model.parts)
+    images = images or bool(model.components)
+    return tuple(text for text in NOT_COUNTED if not images or text != OTHER_INPUTS)
 
 
 def _left_out(model: ModelSpec) -> tuple[str, ...]:

@@ -152,6 +152,8 @@ def _gguf(label: str, size: int, elements: int, fallback: str | None = None) -> 
 
 
 FP32, FP16, BF16 = _plain("fp32", 4), _plain("fp16", 2), _plain("bf16", 2)
+INT64 = _plain("int64", 8)
+"""Counters that files hold beside the weights; no recipe stores weights so."""
 FP8 = StorageFormat(
     name="fp8", block_bytes=1, tensor_bytes=4, source="one e4m3 byte per element and one fp32 scale per tensor"
 )

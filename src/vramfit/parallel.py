@@ -25,6 +25,7 @@ from vramfit.spec import (
     Layer,
     LinearAttention,
     ModelSpec,
+    Part,
     Recurrence,
     ShortConvolution,
     StateSpace,
@@ -146,12 +147,20 @@ def _cut_model(model: ModelSpec, plan: Plan) -> ModelSpec:
         layers=tuple(cut[id(layer)] for layer in model.layers),
         embeddings=tuple(_cut_tensor(t, outside, None) for t in model.embeddings),
         head=tuple(_cut_tensor(t, outside, None) for t in model.head),
-        vocab_size=ceil_div(model.vocab_size, outside),
+        vocab_size=None if model.vocab_size is None else ceil_div(model.vocab_size, outside),
+        parts=tuple(_cut_part(part, tp) if part.encodes else part for part in model.parts),
     )
 
 
+def _cut_part(part: Part, tp: int) -> Part:
+    """Divide an encoder as the layers are; what stands around its layers is small, and whole on every rank."""
+    cut = {id(layer): _cut_layer(layer, tp) for layer in part.layers}
+    return replace(part, layers=tuple(cut[id(layer)] for layer in part.layers))
+
+
 def _cut_layer(layer: Layer, tp: int) -> Layer:
-    return Layer(
+    return replace(
+        layer,
         attention=_cut_attention(layer.attention, tp),
         beside=_cut_attention(layer.beside, tp),
         feed_forward=_cut_feed_forward(layer.feed_forward, tp),

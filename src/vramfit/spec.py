@@ -216,7 +216,7 @@ class Layer:
     beside: Attention | None = None
     """A second mixer of the same block: cross attention, or a state space beside attention; None = there is none."""
     shared: tuple[Tensor, ...] = ()
-    """What this block uses although ``shared_with`` has it in the file: the same parameters, kept once (Zamba)."""
+    """What this block uses although ``shared_with`` has it in the file: the same parameters, once (Zamba, ALBERT)."""
     shared_with: int | None = None
     """Number of that block; a pipeline stage without it holds ``shared`` itself. None = nothing is shared."""
 
@@ -247,6 +247,12 @@ class Part:
     """True when a plain load of the model brings it to the device."""
     component: str = ""
     """Component of a diffusion pipeline that this stack belongs to; empty = not a pipeline."""
+    encodes: bool = False
+    """True: the encoder of an encoder-decoder; it reads the prompt in the layers' place and is divided like them."""
+    hidden_size: int | None = None
+    """Width at which its layers read and write, where it is not the model's; None = the model's."""
+    input_tokens: int | None = None
+    """Tokens of one input that it reads beside each text (CLIP's images); None = its activations are not counted."""
 
     @property
     def num_parameters(self) -> int:
@@ -315,7 +321,8 @@ class ModelSpec:
     family: str
     """Hugging Face ``model_type``."""
     hidden_size: int
-    vocab_size: int
+    vocab_size: int | None
+    """None = it has no vocabulary: it reads images."""
     max_position_embeddings: int | None
     """Longest context the model was made for; None = the configuration does not say."""
     embeddings: tuple[Tensor, ...]
@@ -347,6 +354,12 @@ class ModelSpec:
     def groups(self) -> tuple[tuple[Layer, int], ...]:
         """The layers, equal ones together with how many there are."""
         return layer_groups(self.layers)
+
+    @cached_property
+    def encodes_prompt(self) -> bool:
+        """True: an encoder reads the prompt; the layers write the answer and look at what it made of it."""
+        mixers = (mixer for layer, _ in self.groups for mixer in layer.mixers)
+        return any(isinstance(mixer, CrossAttention) and mixer.source_tokens is None for mixer in mixers)
 
     @cached_property
     def num_parameters(self) -> int:

@@ -21,8 +21,10 @@ from published_configs import (
     QWEN3_235B_A22B,
 )
 from vramfit.errors import InvalidValueError, UnsupportedModelError, VramfitError
+from vramfit.estimate import estimate
 from vramfit.readers.families import FAMILIES
 from vramfit.readers.hf_config import read_config
+from vramfit.request import Inference
 from vramfit.spec import ModelSpec
 
 
@@ -107,9 +109,9 @@ def test_the_nearest_model_types_are_offered() -> None:
         read_config({**LLAMA_3_1_8B, "model_type": "qwen_3"}, "mine")
 
 
-def test_a_missing_model_type_is_refused() -> None:
-    """Nothing is guessed from the other fields."""
-    with pytest.raises(UnsupportedModelError, match=r"model_type: missing: expected one of \d+ kinds such as llama"):
+def test_a_missing_model_type_is_not_guessed() -> None:
+    """Nothing is concluded from the other fields; some names that are understood are given."""
+    with pytest.raises(UnsupportedModelError, match=r"model_type: missing: expected one of \d+ names .* bert, llama"):
         read_config(without(LLAMA_3_1_8B, "model_type"), "mine")
 
 
@@ -133,11 +135,29 @@ def test_a_nested_text_section_of_a_flat_family_is_refused() -> None:
         read_config({**LLAMA_3_1_8B, "text_config": {}}, "mine")
 
 
-@pytest.mark.parametrize("named", ["LlamaForSequenceClassification", "LlamaModel", "LlamaForTokenClassification"])
+@pytest.mark.parametrize("named", ["LlamaForQuestionAnswering", "LlamaForRewards", "LlamaModelForScores"])
 def test_other_heads_than_the_vocabulary_are_refused(named: str) -> None:
-    """A classifier or a bare stack has other tensors than the generating model."""
+    """Heads whose shapes are not known are not guessed."""
     with pytest.raises(UnsupportedModelError, match=rf"architectures\[0\]: '{named}'"):
         read_config({**LLAMA_3_1_8B, "architectures": [named]}, "mine")
+
+
+@pytest.mark.parametrize(
+    ("named", "head"),
+    [
+        ("LlamaModel", 0),  # 128,256 x 4,096 less, and nothing more
+        ("LlamaForSequenceClassification", 2 * 4096),  # a row for each of two labels
+        ("LlamaForTokenClassification", 2 * 4096 + 2),  # and a bias each
+    ],
+)
+def test_a_decoder_that_does_not_write_has_no_projection_and_no_cache(named: str, head: int) -> None:
+    """Llama 3.1 8B without its 128,256 x 4,096 output projection; what stands in its place has a row per label."""
+    spec = read_config({**LLAMA_3_1_8B, "architectures": [named]}, "mine")
+    assert 8_030_261_248 - 128_256 * 4096 + head == spec.num_parameters
+    assert not spec.generates
+    need = estimate(spec, Inference(context_tokens=1000))
+    assert need.kv_bytes_per_token == 0
+    assert not [i for i in need.breakdowns[0].items if i.name.startswith(("kv_cache", "logits"))]
 
 
 @pytest.mark.parametrize("named", [None, [], ["LlamaForCausalLM"]])

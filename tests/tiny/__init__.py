@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
-from tiny import dense, forms, gemma, hybrids, mixtures, multimodal
+from tiny import (
+    dense,
+    embedders,
+    encoder_decoders,
+    encoders,
+    forms,
+    gemma,
+    hybrids,
+    mixtures,
+    multimodal,
+    seeing,
+)
 from tiny.case import Tiny
 
-ALL: tuple[Tiny, ...] = (*dense.CASES, *forms.CASES, *gemma.CASES, *mixtures.CASES, *hybrids.CASES, *multimodal.CASES)
+ALL: tuple[Tiny, ...] = (
+    *dense.CASES,
+    *forms.CASES,
+    *gemma.CASES,
+    *mixtures.CASES,
+    *hybrids.CASES,
+    *multimodal.CASES,
+    *encoders.CASES,
+    *encoder_decoders.CASES,
+    *embedders.CASES,
+    *seeing.CASES,
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -80,6 +81,10 @@ def _turned_back(name: str) -> str:
     return name
 
 
+ALONE = re.compile(r"(?:clip|siglip2?)_((?:text|vision)_model)")
+"""Types of a tower of CLIP's or SigLIP's alone; the level that published files have above its tensors."""
+
+
 def _published(kind: str, name: str, shapes: dict[str, tuple[int, ...]]) -> str:
     """Return the name a published file has, where version 5 does not find back to it.
 
@@ -91,7 +96,14 @@ def _published(kind: str, name: str, shapes: dict[str, tuple[int, ...]]) -> str:
         return name.replace(".block_sparse_moe.", ".mlp.")
     if kind == "olmo_hybrid" and f"model.layers.{layer}.self_attn.q_proj.weight" in shapes:
         return name.replace(".feedforward_layer_norm.", ".post_attention_layernorm.")
-    return name if kind == "gemma4" else _published_tower(name)  # Gemma 4's tower is its own, under the same names
+    if kind == "gemma4":  # its tower is its own, under the same names
+        return name
+    if kind == "vit_mae":  # a rule for the encoder's blocks catches the decoder's too, on the way out only
+        return name.replace("decoder.decoder_encoder.layer.", "decoder.decoder_layers.")
+    alone = ALONE.fullmatch(kind)
+    if alone and not name.startswith((f"{alone[1]}.", "text_projection.", "visual_projection.")):
+        return f"{alone[1]}.{name}"
+    return _published_tower(name)
 
 
 def _published_tower(name: str) -> str:

@@ -128,8 +128,8 @@ OWN_WORDS: dict[str, dict[str, Any]] = {
 
 
 OTHER_CODE = {
-    "arctic", "bailing_moe", "bailing_moe_linear", "bailing_moe_v2", "hunyuan", "hymba", "kimi_k3", "medusa", "phi4flash",
-    "plamo2", "rwkv6", "rwkv7",
+    "arctic", "bailing_moe", "bailing_moe_linear", "bailing_moe_v2", "gte", "hunyuan", "hymba", "kimi_k3",
+    "llama_bidirec", "medusa", "new", "phi4flash", "plamo2", "rwkv6", "rwkv7",
 }  # fmt: skip
 """Families whose code transformers does not have: their own tests name a second source."""
 

@@ -14,7 +14,7 @@ from functools import reduce
 from vramfit.engine import EngineProfile
 from vramfit.memory.weights import largest_quantised
 from vramfit.request import Inference
-from vramfit.result import Basis, Item, Phase
+from vramfit.result import Basis, Item, Phase, exactly
 from vramfit.shard import Shard
 from vramfit.spec import (
     Attention,
@@ -24,11 +24,13 @@ from vramfit.spec import (
     Experts,
     GroupedQuery,
     Latent,
+    Layer,
     LinearAttention,
     Recurrence,
     Recurrent,
     ShortConvolution,
     StateSpace,
+    layer_groups,
 )
 from vramfit.units import Size, ceil_div, count_of, larger, smaller
 
@@ -163,21 +165,21 @@ def _recurrent_width(h: int, mixer: Recurrent) -> Width:
             return Width(place="recurrence", low=3 * h + 3 * a.width, expected=expected, high=2 * expected)
 
 
-def widest(shard: Shard, engine: EngineProfile) -> Width:
-    """Return the widest place of all layers of a rank. [elements/token]
+def widest(layers: Iterable[Layer], hidden_size: int, engine: EngineProfile, streams: int = 1) -> Width:
+    """Return the widest place of some layers. [elements/token]
 
     + (streams - 1) * hidden_size   where the hidden state runs in several streams: the residual holds them all,
                                     with the expanded embeddings twice, with their fp32 copy four times
     """
-    h = shard.model.hidden_size
+    h = hidden_size
     widths: list[Width] = []
-    for layer, _ in shard.model.groups:
+    for layer in layers:
         widths.extend(mixer_width(h, mixer) for mixer in layer.mixers)
         if isinstance(layer.feed_forward, Dense):
             widths.append(dense_width(h, layer.feed_forward))
         if isinstance(layer.feed_forward, Experts):
             widths.append(experts_width(h, layer.feed_forward, at_once=engine.experts_at_once))
-    top, more = max(widths, key=lambda w: w.expected), (shard.model.residual_streams - 1) * h
+    top, more = max(widths, key=lambda w: w.expected), (streams - 1) * h
     return Width(
         place=top.place,
         low=max(w.low for w in widths) + more,
@@ -186,7 +188,7 @@ def widest(shard: Shard, engine: EngineProfile) -> Width:
     )
 
 
-def score_bytes(shard: Shard, rows: Size, queries: Size, keys: Size) -> Size:
+def score_bytes(layers: Iterable[Layer], rows: Size, queries: Size, keys: Size) -> Size:
     """Bytes of the attention matrix that eager attention writes out, one layer. [B]
 
         heads * sequences * queries * keys * 6   (6: the masked scores in 16 bit, their softmax in fp32)
@@ -194,7 +196,7 @@ def score_bytes(shard: Shard, rows: Size, queries: Size, keys: Size) -> Size:
     Flash and memory-efficient attention never hold it. Source: eager_attention_forward in
     huggingface/transformers:src/transformers/models/llama/modeling_llama.py.
     """
-    mixers = (mixer for layer, _ in shard.model.groups for mixer in layer.mixers)
+    mixers = (mixer for layer in layers for mixer in layer.mixers)
     heads = max((m.num_attention_heads for m in mixers if isinstance(m, GroupedQuery | Latent)), default=0)
     return heads * rows * queries * keys * 6
 
@@ -206,23 +208,19 @@ def activations(shard: Shard, workload: Inference, engine: EngineProfile) -> Ite
 
     Tokens in the pass: all prompts, or one chunk of them where the engine chunks (an encoder's text
     cannot be cut); one per sequence in decode. Eager attention adds its score matrix; weight-only
-    quantised formats may hold one matrix in 16 bit instead of the product of the gate.
+    quantised formats may hold one matrix in 16 bit instead of the product of the gate. Where an encoder reads
+    the prompt, its layers are the widest in prefill; a rank without it starts the answer, one token a sequence.
+    Layers of which nothing but the tensors is known (stages of convolutions) yield nothing; the model says so.
     """
-    width = widest(shard, engine)
     element = 4 if shard.model.scheme.plain.name == "fp32" else 2
-    tokens = workload.batch * workload.prompt_tokens
-    queries = workload.prompt_tokens
-    if engine.prefill_chunk_tokens is not None and shard.model.generates:
-        tokens = smaller(tokens, engine.prefill_chunk_tokens)
-        queries = smaller(queries, engine.prefill_chunk_tokens)
-    passes = [(Phase.PREFILL, tokens, queries, workload.prompt_tokens)]
-    if shard.model.generates:
-        passes.append((Phase.DECODE, workload.batch, 1, workload.context_tokens))
     matrix = _unpacked_matrix(shard)
-    for phase, count, per_sequence, keys in passes:
+    for phase, layers, hidden_size, count, per_sequence, keys in _passes(shard, workload, engine):
+        if not any(layer.mixers or layer.feed_forward for layer in layers):
+            continue
+        width = widest(layers, hidden_size, engine, shard.model.residual_streams)
         scores = 0
         if workload.attention == "eager":
-            scores = score_bytes(shard, ceil_div(count, per_sequence), per_sequence, keys)
+            scores = score_bytes(layers, ceil_div(count, per_sequence), per_sequence, keys)
         low, expected, high = (count * w * element + scores for w in (width.low, width.expected, width.high))
         yield Item(
             name=f"activations/{phase.value}",
@@ -237,6 +235,84 @@ def activations(shard: Shard, workload: Inference, engine: EngineProfile) -> Ite
             + (f"; or one matrix unpacked to 16 bit ({matrix:,} B)" if matrix else ""),
             source=_SOURCE,
         )
+
+
+def _passes(
+    shard: Shard, workload: Inference, engine: EngineProfile
+) -> Iterable[tuple[Phase, tuple[Layer, ...], int, Size, Size, Size]]:
+    """Yield the passes of a rank: phase, distinct layers, hidden size, tokens, queries per sequence, keys."""
+    model, batch, queries = shard.model, workload.batch, workload.prompt_tokens
+    own = tuple(layer for layer, _ in model.groups)
+    tokens = batch * queries
+    encoder = next((part for part in model.parts if part.encodes), None)
+    if encoder is not None:
+        layers = tuple(layer for layer, _ in layer_groups(encoder.layers))
+        yield Phase.PREFILL, layers, encoder.hidden_size or model.hidden_size, tokens, queries, queries
+    elif model.encodes_prompt:
+        yield Phase.PREFILL, own, model.hidden_size, batch, 1, queries
+    else:
+        if engine.prefill_chunk_tokens is not None and model.generates:
+            tokens = smaller(tokens, engine.prefill_chunk_tokens)
+            queries = smaller(queries, engine.prefill_chunk_tokens)
+        yield Phase.PREFILL, own, model.hidden_size, tokens, queries, workload.prompt_tokens
+    if model.generates:
+        yield Phase.DECODE, own, model.hidden_size, batch, 1, workload.context_tokens
+
+
+def towers(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
+    """Yield what a tower beside the text needs beyond the text's own pass, one input for each sequence. [B]
+
+        max(0, tokens of an input * widest place of the tower - prompt tokens * widest place of the layers)
+        * sequences * bytes per element
+
+    The towers of CLIP run one after the other; the wider pass is the peak.
+    """
+    model, batch = shard.model, workload.batch
+    element = 4 if model.scheme.plain.name == "fp32" else 2
+    for part in model.parts:
+        if part.input_tokens is None:
+            continue
+        text = widest((layer for layer, _ in model.groups), model.hidden_size, engine, model.residual_streams)
+        layers = tuple(layer for layer, _ in layer_groups(part.layers))
+        tower = widest(layers, part.hidden_size or model.hidden_size, engine)
+        pairs = ((tower.low, text.low), (tower.expected, text.expected), (tower.high, text.high))
+        needs = (batch * (part.input_tokens * image - workload.prompt_tokens * own) * element for image, own in pairs)
+        low, expected, high = (larger(need, 0 * need) for need in needs)
+        yield Item(
+            name=f"activations/{part.name.replace(' ', '_')}",
+            bytes=expected,
+            low_bytes=low,
+            high_bytes=high,
+            phases=(Phase.PREFILL,),
+            basis=Basis.DERIVED,
+            formula=f"{count_of(batch, 'input')} x ({part.input_tokens:,} tokens x {tower.expected:,} - "
+            f"{count_of(workload.prompt_tokens, 'token')} x {text.expected:,} of the text, if more) x {element} B",
+            source=_SOURCE,
+        )
+
+
+def encoded_prompt(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
+    """Yield what the encoder made of the prompt, which is kept while the answer is written. [B]
+
+        prompt tokens * sequences * hidden size of the encoder * bytes per element
+
+    Source: huggingface/transformers:src/transformers/generation/utils.py, encoder_outputs in model_kwargs.
+    """
+    del engine
+    model = shard.model
+    encoder = next((part for part in model.parts if part.encodes), None)
+    if encoder is None or not model.generates:
+        return
+    hidden_size, tokens = encoder.hidden_size or model.hidden_size, workload.batch * workload.prompt_tokens
+    element = 4 if model.scheme.plain.name == "fp32" else 2
+    yield exactly(
+        "activations/encoded_prompt",
+        tokens * hidden_size * element,
+        (Phase.SAMPLE, Phase.DECODE),
+        f"{count_of(tokens, 'token')} x {hidden_size:,} x {element} B",
+        "huggingface/transformers:src/transformers/generation/utils.py",
+        Basis.DERIVED,
+    )
 
 
 def _unpacked_matrix(shard: Shard) -> int:

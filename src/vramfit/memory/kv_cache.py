@@ -125,7 +125,9 @@ def token_bytes(mixer: Attention, workload: Inference, *, latent: bool = True) -
 
 
 def model_bytes_per_token(model: ModelSpec, workload: Inference, *, latent: bool = True) -> int:
-    """Bytes one token of one sequence adds in all layers before any window is full. [B/token]"""
+    """Bytes one token of one sequence adds in all layers before any window is full; 0 without a cache. [B/token]"""
+    if not model.generates:
+        return 0
     return sum(
         ceil_div(n * token_bytes(mixer, workload, latent=latent), _tokens_each(mixer))
         for layer, n in model.groups
@@ -139,10 +141,24 @@ def _tokens_each(mixer: Attention) -> int:
     return mixer.block_tokens if isinstance(mixer, Compressed) else 1
 
 
-def kept_tokens(mixer: Attention, workload: Inference, engine: EngineProfile) -> Size:
+def sequence_tokens(model: ModelSpec, workload: Inference) -> Size:
+    """Tokens of one sequence that pass the layers and may be kept. [tokens]
+
+        context                        of a decoder
+        context - prompt + 1           behind an encoder, which reads the prompt; 1: the token that starts the answer
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, sec. 3.1;
+    huggingface/transformers:src/transformers/cache_utils.py, EncoderDecoderCache.
+    """
+    if not model.encodes_prompt:
+        return workload.context_tokens
+    return workload.context_tokens - workload.prompt_tokens + 1
+
+
+def kept_tokens(mixer: Attention, model: ModelSpec, workload: Inference, engine: EngineProfile) -> Size:
     """Tokens of one sequence that a mixer's cache holds. [tokens]
 
-        min(context, window)   when it has a window and the engine honours it
+        min(tokens, window)    when it has a window and the engine honours it
         source_tokens          for cross attention: those of the other stream, the prompt's unless fixed
         context // block       blocks, for compressed attention: the last, unfinished one has no entry yet
 
@@ -152,10 +168,8 @@ def kept_tokens(mixer: Attention, workload: Inference, engine: EngineProfile) ->
         return workload.prompt_tokens if mixer.source_tokens is None else mixer.source_tokens
     if isinstance(mixer, Compressed):
         return workload.context_tokens // mixer.block_tokens
-    window = mixer.window_tokens if isinstance(mixer, GroupedQuery) else None
-    if window is None or not engine.windowed_cache:
-        return workload.context_tokens
-    return smaller(workload.context_tokens, window)
+    window, tokens = mixer.window_tokens if isinstance(mixer, GroupedQuery) else None, sequence_tokens(model, workload)
+    return tokens if window is None or not engine.windowed_cache else smaller(tokens, window)
 
 
 def kv_cache(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
@@ -163,14 +177,17 @@ def kv_cache(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterab
 
         bytes per token * tokens kept * sequences * layers
 
-    ``bytes per token`` is that of the layer's kind above; alive from prefill on.
+    ``bytes per token`` is that of the layer's kind above; alive from prefill on. A model that generates nothing
+    (an encoder, a decoder used for embeddings or scores) keeps nothing.
     """
     batch = workload.batch
+    if not shard.model.generates:
+        return
     for mixer, count in ((mixer, count) for layer, count in shard.model.groups for mixer in layer.mixers):
         per_token = token_bytes(mixer, workload, latent=engine.latent_cache)
         if not per_token:
             continue
-        kept = kept_tokens(mixer, workload, engine)
+        kept = kept_tokens(mixer, shard.model, workload, engine)
         unit = "block" if isinstance(mixer, Compressed) else "token"
         sizes = f"{count_of(count, 'layer')} x {count_of(kept, unit)} x {count_of(batch, 'sequence')}"
         yield exactly(
@@ -191,12 +208,12 @@ def growth(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable
     ``torch.cat`` of old and new keys: both live until the layer's field is overwritten; values follow
     when the old keys are gone. Source: huggingface/transformers:src/transformers/cache_utils.py, DynamicLayer.update.
     """
-    if not engine.grown_cache:
+    if not engine.grown_cache or not shard.model.generates:
         return
     mixers = [m for layer, _ in shard.model.groups for m in layer.mixers if not isinstance(m, CrossAttention)]
     halves = {m: token_bytes(m, workload, latent=engine.latent_cache) // 2 for m in mixers}
     if any(halves.values()):
-        sizes = (half * kept_tokens(m, workload, engine) * workload.batch for m, half in halves.items())
+        sizes = (half * kept_tokens(m, shard.model, workload, engine) * workload.batch for m, half in halves.items())
         size = reduce(larger, sizes)
         yield Item(
             name="kv_cache/growth_copy",

@@ -27,19 +27,20 @@ def logits(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable
     """Yield the logits after prefill and of a decode step, on the rank that has the output projection. [B]
 
         rows * vocab_size * 6 (greedy) to 26 (sorted sampling); expected 14
-        rows: one per sequence, or every prompt token where the engine computes them all (6 B each)
+        rows: one per sequence, or every prompt token where the engine computes them all (6 B each); behind an
+        encoder always one, since the prompt never enters the layers that write
 
     Alive when the layers are done, so prefill's are a phase of their own and never add to the layers' peak.
     """
     model = shard.model
-    if not (shard.last and model.generates):
-        return
     vocabulary, batch = model.vocab_size, workload.batch
+    if not (shard.last and model.generates) or vocabulary is None:
+        return
     sample, shown = batch * vocabulary, count_of(batch, "sequence")
     for phase in (Phase.SAMPLE, Phase.DECODE):
         expected, low, high = (sample * size for size in (SAMPLING_BYTES, COPY_BYTES, SORTING_BYTES))
         formula = f"{shown} x {vocabulary:,} entries x {SAMPLING_BYTES} B"
-        if phase is Phase.SAMPLE and engine.prompt_logits:
+        if phase is Phase.SAMPLE and engine.prompt_logits and not model.encodes_prompt:
             prompt = sample * workload.prompt_tokens * COPY_BYTES
             expected, low, high = (larger(prompt, x) for x in (expected, low, high))
             every = count_of(workload.prompt_tokens, "prompt token")
@@ -61,12 +62,14 @@ def last_hidden(shard: Shard, workload: Inference, engine: EngineProfile) -> Ite
     """Yield the hidden states that are still alive when logits are computed. [B]
 
     tokens of the last pass * 3 * hidden_size * bytes per element   (3: embeddings, last layer's output, its norm)
+
+    Behind an encoder the pass has one token of each sequence, the one that starts the answer.
     """
     model = shard.model
     if not model.generates:
         return
     element = 4 if model.scheme.plain.name == "fp32" else 2
-    tokens = workload.batch * workload.prompt_tokens
+    tokens = workload.batch * (1 if model.encodes_prompt else workload.prompt_tokens)
     if engine.prefill_chunk_tokens is not None:
         tokens = smaller(tokens, engine.prefill_chunk_tokens)
     size = tokens * 3 * model.hidden_size * element

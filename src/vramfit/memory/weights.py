@@ -17,6 +17,8 @@ from vramfit.shard import Shard
 from vramfit.spec import ModelSpec, Scheme, Tensor, layer_groups
 from vramfit.units import format_count
 
+SHORT = 3
+"""Axes of the short convolutions of state-space blocks; those of images have more."""
 _GROUPS = {
     Role.EMBEDDING: "embeddings",
     Role.LINEAR: "linear_layers",
@@ -126,4 +128,10 @@ def _sizes(model: ModelSpec) -> Iterator[tuple[tuple[str, str], int, int]]:
     for tensor, times, component in counted:
         fmt = scheme.format_of(tensor)
         size = tensor.copies * fmt.tensor_size(tensor.shape)
-        yield (component or _GROUPS[tensor.role], fmt.name), times * tensor.num_parameters, times * size
+        yield (component or _group(tensor), fmt.name), times * tensor.num_parameters, times * size
+
+
+def _group(tensor: Tensor) -> str:
+    """Name what a tensor is listed under."""
+    wide = tensor.role is Role.CONVOLUTION and len(tensor.shape) > SHORT
+    return "convolutions" if wide else _GROUPS[tensor.role]

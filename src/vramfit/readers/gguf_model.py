@@ -156,7 +156,7 @@ def _spec(
         name=name if isinstance(name, str) and name else checkpoint.where,
         family=metadata.architecture,
         hidden_size=metadata.integer("embedding_length"),
-        vocab_size=table.shape[0] if table is not None else 0,
+        vocab_size=table.shape[0] if table is not None else None,
         max_position_embeddings=metadata.optional("context_length") or None,
         embeddings=embeddings,
         layers=_shared(tuple(layers[n] for n in kept)),

@@ -9,7 +9,7 @@ from types import ModuleType
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.names import nearest
-from vramfit.readers.families import DRAFTS, FAMILIES
+from vramfit.readers.families import DRAFTS, FAMILIES, tops
 from vramfit.readers.families.decoder import Named
 from vramfit.readers.fields import Fields
 from vramfit.readers.quantization import read_plain, read_recipe
@@ -22,8 +22,6 @@ NEEDED = (
 )
 OTHER_INPUTS = ("audio_config", "speech_config", "vision_config")
 """Sections of models that see more than text; refused where the family does not read them."""
-GENERATING = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-"""Ends of the names of classes that have an output projection over the vocabulary."""
 
 
 def read_config(config: Mapping[str, object], name: str) -> ModelSpec:
@@ -44,8 +42,8 @@ def read_config(config: Mapping[str, object], name: str) -> ModelSpec:
         return _finished(fields, import_module(f"vramfit.readers.families.{draft}"), name)
     if kind is None:
         raise UnsupportedModelError(
-            f"{name}: model_type: missing: expected one of {len(FAMILIES)} kinds such as llama, qwen3 or mixtral; "
-            "take the model's complete config.json"
+            f"{name}: model_type: missing: expected one of {len(FAMILIES)} names that are understood, such as bert, "
+            "llama, qwen3_moe or vit; take the model's complete config.json"
         )
     if kind not in FAMILIES:
         close = nearest(kind, FAMILIES)
@@ -67,6 +65,9 @@ def _finished(fields: Fields, family: ModuleType, name: str) -> ModelSpec:
         recipe = family.stored(fields, recipe)
     spec: ModelSpec = family.read(fields, Named(name=name, scheme=scheme(recipe, plain)))
     kind = fields.text("model_type") or _first_class(fields)
+    top = _class_named(fields)
+    if top is not None and not (top in DRAFTS or kind in getattr(family, "CLASSES", {}) or tops.generates(top)):
+        spec = tops.without_projection(fields, spec, top)
     return replace(applied(recipe, spec), family=kind, assumptions=tuple(dict.fromkeys(fields.assumed)))
 
 
@@ -86,18 +87,27 @@ def _refuse_other_inputs(fields: Fields, kind: str, read: Collection[str]) -> No
 
 
 def _refuse_other_classes(fields: Fields, kind: str, read: Collection[str] | None) -> None:
-    """Refuse classes that the family does not name in its ``CLASSES``; None = those that generate text."""
+    """Refuse classes that the family does not name in its ``CLASSES``; None = those of decoders."""
+    top = _class_named(fields)
+    if top is None:
+        return
+    if read is None and not tops.understood(top):
+        raise UnsupportedModelError(
+            f"architectures[0]: {top!r:.100}: expected a class that generates text (name ends with "
+            f"{', '.join(tops.GENERATING)}), embeds ({tops.BARE}), scores ({tops.SCORING}) or labels "
+            f"({tops.LABELLING}); others are not read for {kind} yet: leave architectures out to count it as one"
+        )
+    if read is not None and top not in read:
+        raise UnsupportedModelError(
+            f"architectures[0]: {top!r:.100}: expected one of {', '.join(read)}; others are not read yet"
+        )
+
+
+def _class_named(fields: Fields) -> str | None:
+    """Return the class that the file was saved from; None = none is named."""
     named = fields.values.get("architectures")
     if named is None or named == []:
-        return
+        return None
     if not isinstance(named, list) or not isinstance(named[0], str):
         raise InvalidValueError("architectures", named, "a list of class names")
-    if read is None and not named[0].endswith(GENERATING):
-        raise UnsupportedModelError(
-            f"architectures[0]: {named[0]!r:.100}: expected a class that generates text (name ends with "
-            f"{', '.join(GENERATING)}); others are not read for {kind} yet: leave architectures out to count it as one"
-        )
-    if read is not None and named[0] not in read:
-        raise UnsupportedModelError(
-            f"architectures[0]: {named[0]!r:.100}: expected one of {', '.join(read)}; others are not read yet"
-        )
+    return named[0]

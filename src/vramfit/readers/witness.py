@@ -39,6 +39,8 @@ RENAMINGS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("backbone.", "model."),),
     (("", "model."),),
     (("bert.", ""),),
+    (("text_model.", ""),),
+    (("vision_model.", ""),),
     (
         ("language_model.model.", "model.language_model."),
         ("language_model.lm_head.", "lm_head."),
@@ -48,8 +50,20 @@ RENAMINGS: tuple[tuple[tuple[str, str], ...], ...] = (
 )
 """Our beginning of a name -> another one that published files have; the first set that fits most names is taken."""
 
-NOT_LOADED = ("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", "embeddings.position_ids")
+NOT_LOADED = (
+    "rotary_emb.inv_freq",
+    ".attn.bias",
+    ".attn.masked_bias",
+    "embeddings.position_ids",
+    "embedding.position_ids",
+)
 """Endings of buffers that old files hold and a load leaves out."""
+COPIES = (
+    "encoder.embed_tokens.weight",
+    "decoder.embed_tokens.weight",
+    "EncDecAttention.relative_attention_bias.weight",
+)
+"""Endings of what files of encoder-decoders hold once more: the shared table of tokens, unread distances."""
 SHOWN = 3
 MOST_TENSORS = 1_000_000
 """Tensors of one model that are written out by name; Kimi K2 has about 140,000 with its scales."""
@@ -94,7 +108,8 @@ def compare(spec: ModelSpec, checkpoint: Checkpoint) -> Comparison:
             stored_as = _stored_as(tensor, found, spec)
             if stored_as != spec.scheme.format_of(tensor):
                 formats[name] = stored_as
-    ignored = (*NOT_LOADED, *CACHE_SCALES, "lm_head.weight") if spec.tied else (*NOT_LOADED, *CACHE_SCALES)
+    copies = (*COPIES,) if spec.encodes_prompt or not spec.generates else ()
+    ignored = (*NOT_LOADED, *CACHE_SCALES, *copies, *(("lm_head.weight",) if spec.tied else ()))
     spare = {name for name in stored if name.endswith(ignored)}
     missing = [name for name in missing if not name.endswith(CACHE_SCALES)]
     there = [name for name in optional if name not in missing]

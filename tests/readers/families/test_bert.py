@@ -52,7 +52,7 @@ def test_no_class_named_is_the_bare_encoder_and_recorded() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("architectures", ["BertForPreTraining"]),
+        ("architectures", ["BertForNextSentencePrediction"]),
         ("is_decoder", True),
         ("position_embedding_type", "relative_key"),
     ],

@@ -226,12 +226,12 @@ def _projected(fields: Fields, spec: ModelSpec) -> ModelSpec:
     return replace(
         spec,
         embeddings=(
-            replace(table, shape=(spec.vocab_size, inner)),
+            replace(table, shape=(table.shape[0], inner)),
             *others,
             *linear(f"{at}project_in", spec.hidden_size, inner, Cut.WHOLE),
         ),
         head=(
-            *(replace(t, shape=(spec.vocab_size, inner)) if t.role is Role.HEAD else t for t in spec.head),
+            *(replace(t, shape=(table.shape[0], inner)) if t.role is Role.HEAD else t for t in spec.head),
             *linear(f"{at}project_out", inner, spec.hidden_size, Cut.WHOLE),
         ),
     )

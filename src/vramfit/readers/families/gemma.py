@@ -49,7 +49,9 @@ def read(fields: Fields, named: Named) -> ModelSpec:
 
 def _text(fields: Fields, named: Named, prefix: str, *, third: bool, tied: bool, parts: tuple[Part, ...]) -> ModelSpec:
     """Read the language model; ``third`` = Gemma 3: norms on queries and keys, five sliding layers to one."""
-    fields.refuse("use_bidirectional_attention", "makes an encoder of it (EmbeddingGemma)")
+    if prefix != "model." or not third or not _is_bare(fields):
+        fields.refuse("use_bidirectional_attention", "makes an encoder of it (EmbeddingGemma, Gemma3TextModel)")
+    causal = not fields.flag("use_bidirectional_attention", default=False)
     hidden, width = fields.integer("hidden_size", HIDDEN_SIZE), fields.integer("intermediate_size", 9216)
     heads = fields.integer("num_attention_heads", 8)
     bias = fields.flag("attention_bias", default=False)
@@ -61,6 +63,7 @@ def _text(fields: Fields, named: Named, prefix: str, *, third: bool, tied: bool,
             num_key_value_heads=kv,
             head_dim=head_dim(fields, hidden, heads, HEAD_DIM),
             window_tokens=window,
+            causal=causal,
         )
         tensors = (
             *block_norms(hidden, NORMS),
@@ -79,6 +82,12 @@ def _text(fields: Fields, named: Named, prefix: str, *, third: bool, tied: bool,
         vocab_default=VOCABULARY if third else VOCABULARY_2,
         parts=parts,
     )
+
+
+def _is_bare(fields: Fields) -> bool:
+    """Say whether the class is the one without an output projection."""
+    named = fields.values.get("architectures")
+    return isinstance(named, list) and named[:1] == ["Gemma3TextModel"]
 
 
 def _windows(fields: Fields, *, third: bool) -> tuple[int | None, ...]:

@@ -366,6 +366,6 @@ def _head(fields: Fields, style: Style, spec: ModelSpec) -> Tensors:
     name = f"model.{style.final_norm}"
     final = norm(name, spec.hidden_size, bias=style.norm_biases) if style.norm_weights else ()
     if bias_of(fields, style.head_bias):
-        bias = Tensor(name="lm_head.bias", shape=(spec.vocab_size,), role=Role.BIAS, cut=Cut.VOCABULARY)
+        bias = Tensor(name="lm_head.bias", shape=spec.embeddings[0].shape[:1], role=Role.BIAS, cut=Cut.VOCABULARY)
         return (*final, *projection, bias)
     return (*final, *projection)
