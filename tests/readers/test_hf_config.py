@@ -109,7 +109,7 @@ def test_the_nearest_model_types_are_offered() -> None:
 
 def test_a_missing_model_type_lists_all() -> None:
     """Nothing is guessed from the other fields."""
-    with pytest.raises(UnsupportedModelError, match=r"model_type: missing: expected one of afmoe, .*qwen3_next"):
+    with pytest.raises(UnsupportedModelError, match=r"model_type: missing: expected one of \d+ names"):
         read_config(without(LLAMA_3_1_8B, "model_type"), "mine")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tiny import dense, hybrids, mixtures, multimodal
+from tiny import dense, hybrids, mixtures, multimodal, speech
 from tiny.case import Tiny
 
-ALL: tuple[Tiny, ...] = (*dense.CASES, *mixtures.CASES, *hybrids.CASES, *multimodal.CASES)
+ALL: tuple[Tiny, ...] = (*dense.CASES, *mixtures.CASES, *hybrids.CASES, *multimodal.CASES, *speech.CASES)

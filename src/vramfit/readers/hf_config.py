@@ -42,7 +42,8 @@ def read_config(config: Mapping[str, object], name: str) -> ModelSpec:
         return _finished(fields, import_module(f"vramfit.readers.families.{draft}").read(fields, _named(fields, name)))
     if kind is None:
         raise UnsupportedModelError(
-            f"{name}: model_type: missing: expected one of {', '.join(FAMILIES)}; take the model's complete config.json"
+            f"{name}: model_type: missing: expected one of {len(FAMILIES)} names that are understood, such as bert, "
+            "llama, qwen3_moe or vit; take the model's complete config.json"
         )
     if kind not in FAMILIES:
         close = nearest(kind, FAMILIES)
