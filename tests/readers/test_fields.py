@@ -114,3 +114,27 @@ def test_refusing_leaves_null_and_false_alone() -> None:
         Fields({"f": value}).refuse("f", "changes shapes")
     with pytest.raises(UnsupportedModelError, match="f: 8: changes shapes; not understood"):
         Fields({"f": 8}).refuse("f", "changes shapes")
+
+
+def test_defaults_fill_what_is_absent_or_null_and_are_recorded() -> None:
+    """A value that is there stays; null is filled where a default is given for it, and kept where none is."""
+    filled = Fields({"a": 1, "b": None, "c": None}, "vision_config").filled(a=2, b=3, d=4)
+    assert {"a": 1, "b": 3, "c": None, "d": 4} == dict(filled.values)
+    assert ["vision_config.b = 3", "vision_config.d = 4"] == [line.partition(" (")[0] for line in filled.assumed]
+
+
+@pytest.mark.parametrize("value", [[], [1, 2, 3, 4], [0], [9], [True], ["1"], [1.0], 1, "1"], ids=repr)
+def test_a_row_of_integers_is_bounded(value: Any) -> None:
+    """One to three integers from 1 to 8, in their order; nothing else."""
+    assert (8, 1) == Fields({"x": [8, 1]}).row("x", (2,), largest=8, most=3)
+    assert (2,) == Fields({}).row("x", (2,), largest=8)
+    with pytest.raises(InvalidValueError, match=r"^x"):
+        Fields({"x": value}).row("x", (2,), largest=8, most=3)
+
+
+def test_a_flag_that_no_published_model_has_is_refused() -> None:
+    """Absent and as published pass, the other value does not."""
+    Fields({}).insist("x", on=True, why="so")
+    Fields({"x": False}).insist("x", on=False, why="so")
+    with pytest.raises(UnsupportedModelError, match=r"^part\.x: False: so; not understood"):
+        Fields({"x": False}, "part").insist("x", on=True, why="so")

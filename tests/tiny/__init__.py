@@ -13,6 +13,7 @@ from tiny import (
     mixtures,
     multimodal,
     seeing,
+    speech,
 )
 from tiny.case import Tiny
 
@@ -27,4 +28,5 @@ ALL: tuple[Tiny, ...] = (
     *encoder_decoders.CASES,
     *embedders.CASES,
     *seeing.CASES,
+    *speech.CASES,
 )

@@ -28,7 +28,7 @@ WINDOWS = {
 
 
 MOVED = (
-    "embeddings.patch_embedding.", "embeddings.position_embedding.", "embeddings.class", "encoder.layers", "head",
+    "embeddings.patch_embedding.", "embeddings.position_embedding.", "embeddings.class", "encoder.layers", "head.",
     "post", "pre",
 )  # fmt: skip
 """Beginnings of names of CLIP and SigLIP towers."""

@@ -60,6 +60,14 @@ class Fields:
         why = why or f"class default in {self.code}; the configuration has none"
         self.assumed.append(f"{self.at(name)} = {value} ({why})")
 
+    def filled(self, **defaults: object) -> Fields:
+        """Return the same fields with class defaults where they are absent or null; each one taken is recorded."""
+        for name, value in defaults.items():
+            if not self.has(name):
+                self.assume(name, value)
+        there = {name: value for name, value in self.values.items() if value is not None or name not in defaults}
+        return Fields({**defaults, **there}, self.path, self.assumed)
+
     def flag(self, name: str, *, default: bool, recorded: bool = False) -> bool:
         """Return a boolean; absent or null = ``default``, which is recorded when whole matrices depend on it."""
         value = self.values.get(name)
@@ -102,6 +110,19 @@ class Fields:
                 raise InvalidValueError(f"{self.at(name)}[{i}]", entry, f"an integer from 0 to {largest - 1}")
         return frozenset(value)
 
+    def row(self, name: str, default: tuple[int, ...], *, largest: int, most: int = 64) -> tuple[int, ...]:
+        """Return a list of 1 to ``most`` integers from 1 to ``largest`` in its order; ``default`` is recorded."""
+        if not self.has(name):
+            self.assume(name, list(default))
+            return default
+        value = self.values[name]
+        if not isinstance(value, list | tuple) or not 0 < len(value) <= most:
+            raise InvalidValueError(self.at(name), value, f"a list of 1 to {most} integers")
+        for i, entry in enumerate(value):
+            if isinstance(entry, bool) or not isinstance(entry, int) or not 1 <= entry <= largest:
+                raise InvalidValueError(f"{self.at(name)}[{i}]", entry, f"an integer from 1 to {largest}")
+        return tuple(value)
+
     def section(self, name: str) -> Fields:
         """Return a nested section."""
         value = self.values.get(name)
@@ -123,6 +144,13 @@ class Fields:
             raise UnsupportedModelError(
                 f"{self.at(name)}: {self.values[name]!r:.100}: {why}; not understood in this version, "
                 "so no number is given"
+            )
+
+    def insist(self, name: str, *, on: bool, why: str) -> None:
+        """Refuse a flag that is set otherwise than in every published model; absent means as there."""
+        if self.flag(name, default=on) is not on:
+            raise UnsupportedModelError(
+                f"{self.at(name)}: {not on}: {why}; not understood in this version, so no number is given"
             )
 
     @property

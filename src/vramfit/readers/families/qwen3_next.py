@@ -78,7 +78,7 @@ def _attends_fully(fields: Fields) -> tuple[bool, ...]:
 
 def _layer(fields: Fields, hidden: int, *, full: bool, sparse: bool) -> Layer:
     attention, mixing = _full(fields, hidden) if full else _linear(fields, hidden)
-    feed_forward, transforming = _experts(fields, hidden) if sparse else dense(fields, hidden)
+    feed_forward, transforming = experts(fields, hidden) if sparse else dense(fields, hidden)
     tensors = (*block_norms(hidden), *mixing, *transforming)
     return Layer(attention=attention, feed_forward=feed_forward, tensors=tensors)
 
@@ -142,7 +142,7 @@ def _into(fields: Fields, hidden: int, heads: int, mixed: int, values: int) -> T
     )
 
 
-def _experts(fields: Fields, hidden: int) -> tuple[FeedForward, Tensors]:
+def experts(fields: Fields, hidden: int) -> tuple[FeedForward, Tensors]:
     """Return routed experts and the shared one with its gate."""
     count = fields.integer("num_experts", largest=LARGEST_EXPERTS)
     width, shared = fields.integer("moe_intermediate_size"), fields.integer("shared_expert_intermediate_size")

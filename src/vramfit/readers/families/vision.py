@@ -7,23 +7,28 @@ Every tensor is whole on every device: engines copy towers rather than divide th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role
 from vramfit.readers.families.decoder import Tensors, head_dim, linear, norm
 from vramfit.readers.fields import LARGEST_LAYERS, Fields
 from vramfit.spec import Cut, Dense, GroupedQuery, Layer, Part, Tensor
 
+LARGEST_RATIO = 64
+"""Of a network's width to the hidden size."""
+
 
 def clip(fields: Fields, prefix: str) -> Part:
     """Read CLIP's tower: a class token, a norm before and one behind the blocks."""
-    hidden, patches = fields.integer("hidden_size", 768), _patches(fields, image=224, patch=32)
+    hidden, patches = fields.integer("hidden_size", 768), patch_count(fields, image=224, patch=32)
     return _openai_like(
         fields,
         prefix,
         (
             Tensor(name=f"{prefix}embeddings.class_embedding", shape=(hidden,), role=Role.EMBEDDING),
-            _patch_convolution(fields, f"{prefix}embeddings.patch_embedding", hidden, 32),
-            _positions(f"{prefix}embeddings.position_embedding", patches + 1, hidden),
+            patch_convolution(fields, f"{prefix}embeddings.patch_embedding", hidden, 32),
+            position_table(f"{prefix}embeddings.position_embedding", patches + 1, hidden),
             *norm(f"{prefix}pre_layrnorm", hidden, bias=True),
             *norm(f"{prefix}post_layernorm", hidden, bias=True),
         ),
@@ -37,9 +42,115 @@ def siglip(fields: Fields, prefix: str) -> Part:
     return _openai_like(fields, prefix, around)
 
 
-def siglip_bare(fields: Fields, prefix: str) -> Part:
-    """Read SigLIP's tower as Idefics 3 and SmolVLM have it: without pooling."""
-    return _openai_like(fields, prefix, _siglip_around(fields, prefix, fields.integer("hidden_size", 1152)))
+def siglip_bare(fields: Fields, prefix: str, *, output: str = "out_proj") -> Part:
+    """Read SigLIP's tower without pooling; ``output``: what the attention's last matrix is called."""
+    around = _siglip_around(fields, prefix, fields.integer("hidden_size", 768))
+    return _openai_like(fields, prefix, around, output=output)
+
+
+def idefics3(fields: Fields, prefix: str) -> Part:
+    """Read the tower of Idefics 3, SmolVLM and Aria: SigLIP without pooling, other class defaults."""
+    return siglip_bare(fields.filled(hidden_size=1152, num_attention_heads=16, image_size=224, patch_size=32), prefix)
+
+
+def idefics2(fields: Fields, prefix: str) -> Part:
+    """Read Idefics 2's tower: SigLIP without pooling."""
+    return siglip_bare(fields.filled(image_size=224, patch_size=32), prefix)
+
+
+def siglip_large(fields: Fields, prefix: str) -> Part:
+    """Read PaddleOCR-VL's tower: SigLIP without pooling, other class defaults."""
+    filled = fields.filled(
+        hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16, image_size=384,
+        patch_size=14,
+    )  # fmt: skip
+    return siglip_bare(filled, prefix)
+
+
+def siglip_rotated(fields: Fields, prefix: str) -> Part:
+    """Read VideoLLaMA 3's tower: SigLIP without pooling, positions by rotation instead of a table."""
+    hidden = fields.integer("hidden_size", 768)
+    around = _siglip_around(fields.filled(image_size=224), prefix, hidden)
+    return _openai_like(fields, prefix, tuple(t for t in around if "position_embedding" not in t.name))
+
+
+def idefics(fields: Fields, prefix: str) -> Part:
+    """Read the tower of the first Idefics: CLIP with class defaults of its own."""
+    filled = fields.filled(
+        embed_dim=768, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=16, patch_size=14
+    )
+    return clip(
+        Fields({**filled.values, "hidden_size": filled.values["embed_dim"]}, fields.path, fields.assumed), prefix
+    )
+
+
+def janus(fields: Fields, prefix: str) -> Part:
+    """Read Janus's tower: SigLIP without pooling, its network as wide as ``mlp_ratio`` says."""
+    fields.refuse("use_qk_norm", "norms on queries and keys")
+    fields.insist("attention_bias", on=True, why="attention without biases")
+    filled = fields.filled(
+        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, image_size=384, patch_size=16, mlp_ratio=4
+    )
+    ratio = filled.values["mlp_ratio"]
+    if not isinstance(ratio, int | float) or not 0 < ratio <= LARGEST_RATIO:
+        raise InvalidValueError(fields.at("mlp_ratio"), ratio, f"a number above 0 and at most {LARGEST_RATIO}")
+    width = int(filled.integer("hidden_size") * ratio)
+    wide = Fields({**filled.values, "intermediate_size": width}, fields.path, fields.assumed)
+    return siglip_bare(wide, prefix, output="projection_layer")
+
+
+def blip2(fields: Fields, prefix: str) -> Part:
+    """Read the tower of BLIP-2 and InstructBLIP: EVA-CLIP with query, key and value in one matrix."""
+    f = fields.filled(
+        hidden_size=1408, intermediate_size=6144, num_hidden_layers=39, num_attention_heads=16, image_size=224,
+        patch_size=14, qkv_bias=True,
+    )  # fmt: skip
+    hidden, width, heads = f.integer("hidden_size"), f.integer("intermediate_size"), f.integer("num_attention_heads")
+    tensors = (
+        *linear("self_attn.qkv", 3 * hidden, hidden, Cut.WHOLE, bias=f.flag("qkv_bias", default=True)),
+        *linear("self_attn.projection", hidden, hidden, Cut.WHOLE, bias=True),
+        *norm("layer_norm1", hidden, bias=True),
+        *linear("mlp.fc1", width, hidden, Cut.WHOLE, bias=True),
+        *linear("mlp.fc2", hidden, width, Cut.WHOLE, bias=True),
+        *norm("layer_norm2", hidden, bias=True),
+    )
+    at, side_length = f"{prefix}embeddings.", f.integer("patch_size")
+    around = (
+        learned(f"{at}class_embedding", 1, 1, hidden),
+        learned(f"{at}position_embedding", 1, patch_count(f, image=224, patch=14) + 1, hidden),
+        *convolution(f"{at}patch_embedding", hidden, 3, side_length, side_length),
+        *norm(f"{prefix}post_layernorm", hidden, bias=True),
+    )
+    return tower_of(f, (hidden, heads, width), tensors, f"{prefix}encoder.layers.{{layer}}.", around)
+
+
+def ovis2(fields: Fields, prefix: str) -> Part:
+    """Read Ovis 2's tower: AIMv2, whose features choose among words of a visual vocabulary."""
+    f = fields.filled(
+        hidden_size=1024, intermediate_size=2816, num_hidden_layers=24, num_attention_heads=8, image_size=224,
+        patch_size=14, vocab_size=16384, hidden_stride=1, num_visual_indicator_tokens=5,
+    )  # fmt: skip
+    hidden, width, heads = f.integer("hidden_size"), f.integer("intermediate_size"), f.integer("num_attention_heads")
+    bias, mlp_bias = f.flag("qkv_bias", default=False), f.flag("mlp_bias", default=False)
+    tensors = (
+        *matrices((f"attention.{n}_proj" for n in ("q", "k", "v", "out")), hidden, hidden, bias=bias),
+        *matrices(("ffn.gate_proj", "ffn.up_proj"), width, hidden, bias=mlp_bias),
+        *linear("ffn.down_proj", hidden, width, Cut.WHOLE, bias=mlp_bias),
+        *norm("rms_norm1", hidden),
+        *norm("rms_norm2", hidden),
+    )
+    at = f"{prefix}transformer."
+    words = f.integer("vocab_size") - f.integer("num_visual_indicator_tokens", smallest=0)
+    around = (
+        patch_convolution(f, f"{at}embeddings.patch_embedding", hidden, 14),
+        Tensor(name=f"{at}embeddings.patch_embedding.bias", shape=(hidden,), role=Role.BIAS),
+        position_table(f"{at}embeddings.position_embedding", patch_count(f, image=224, patch=14), hidden),
+        *norm(f"{at}embeddings.rms_norm", hidden),
+        *norm(f"{at}rms_norm", hidden),
+        *linear(f"{prefix}head_linear", words, hidden * f.integer("hidden_stride", largest=64) ** 2, Cut.WHOLE),
+        *norm(f"{prefix}head_norm", words, bias=True),
+    )
+    return tower_of(f, (hidden, heads, width), tensors, f"{at}encoder.layers.{{layer}}.", around, gated=True)
 
 
 def siglip2(fields: Fields, prefix: str) -> Part:
@@ -49,7 +160,7 @@ def siglip2(fields: Fields, prefix: str) -> Part:
     at = f"{prefix}embeddings."
     around = (
         *linear(f"{at}patch_embedding", hidden, inputs, Cut.WHOLE, bias=True),
-        _positions(f"{at}position_embedding", fields.integer("num_patches", 256), hidden),
+        position_table(f"{at}position_embedding", fields.integer("num_patches", 256), hidden),
         *norm(f"{prefix}post_layernorm", hidden, bias=True),
         *_pooling(fields, f"{prefix}head.", hidden, width),
     )
@@ -59,17 +170,17 @@ def siglip2(fields: Fields, prefix: str) -> Part:
 def _siglip_around(fields: Fields, prefix: str, hidden: int) -> Tensors:
     convolution = f"{prefix}embeddings.patch_embedding"
     return (
-        _patch_convolution(fields, convolution, hidden, 16),
+        patch_convolution(fields, convolution, hidden, 16),
         Tensor(name=f"{convolution}.bias", shape=(hidden,), role=Role.BIAS),
-        _positions(f"{prefix}embeddings.position_embedding", _patches(fields, image=224, patch=16), hidden),
+        position_table(f"{prefix}embeddings.position_embedding", patch_count(fields, image=224, patch=16), hidden),
         *norm(f"{prefix}post_layernorm", hidden, bias=True),
     )
 
 
-def _openai_like(fields: Fields, prefix: str, around: Tensors) -> Part:
+def _openai_like(fields: Fields, prefix: str, around: Tensors, *, output: str = "out_proj") -> Part:
     """Return the blocks that CLIP and SigLIP share."""
     hidden, width = fields.integer("hidden_size", 768), fields.integer("intermediate_size", 3072)
-    names = ("k_proj", "v_proj", "q_proj", "out_proj")
+    names = ("k_proj", "v_proj", "q_proj", output)
     tensors = (
         *norm("layer_norm1", hidden, bias=True),
         *(t for n in names for t in linear(f"self_attn.{n}", hidden, hidden, Cut.WHOLE, bias=True)),
@@ -78,7 +189,7 @@ def _openai_like(fields: Fields, prefix: str, around: Tensors) -> Part:
         *linear("mlp.fc2", hidden, width, Cut.WHOLE, bias=True),
     )
     heads = fields.integer("num_attention_heads", 12)
-    return _tower(fields, (hidden, heads, width), tensors, f"{prefix}encoder.layers.{{layer}}.", around)
+    return tower_of(fields, (hidden, heads, width), tensors, f"{prefix}encoder.layers.{{layer}}.", around)
 
 
 def _pooling(fields: Fields, head: str, hidden: int, width: int) -> Tensors:
@@ -106,9 +217,9 @@ def pixtral(fields: Fields, prefix: str) -> Part:
         *linear("feed_forward.up_proj", width, hidden, Cut.WHOLE),
         *linear("feed_forward.down_proj", hidden, width, Cut.WHOLE),
     )
-    around = (_patch_convolution(fields, f"{prefix}patch_conv", hidden, 16), *norm(f"{prefix}ln_pre", hidden))
+    around = (patch_convolution(fields, f"{prefix}patch_conv", hidden, 16), *norm(f"{prefix}ln_pre", hidden))
     widths = (hidden, fields.integer("num_attention_heads", 16), width)
-    return _tower(fields, widths, tensors, f"{prefix}transformer.layers.{{layer}}.", around, gated=True, layers=24)
+    return tower_of(fields, widths, tensors, f"{prefix}transformer.layers.{{layer}}.", around, gated=True, layers=24)
 
 
 def internvit(fields: Fields, prefix: str) -> Part:
@@ -117,7 +228,7 @@ def internvit(fields: Fields, prefix: str) -> Part:
     fields.refuse("use_qk_norm", "norms on queries and keys")
     fields.refuse("use_mask_token", "a mask token")
     bias = fields.flag("attention_bias", default=False)
-    patches = _patches(fields, image=448, patch=14)
+    patches = patch_count(fields, image=448, patch=14)
     tensors = (
         *(t for n in "qkv" for t in linear(f"attention.{n}_proj", hidden, hidden, Cut.WHOLE, bias=bias)),
         *linear("attention.projection_layer", hidden, hidden, Cut.WHOLE, bias=True),
@@ -130,19 +241,19 @@ def internvit(fields: Fields, prefix: str) -> Part:
     at = f"{prefix}embeddings."
     around = (
         Tensor(name=f"{at}cls_token", shape=(1, 1, hidden), role=Role.EMBEDDING),
-        _patch_convolution(fields, f"{at}patch_embeddings.projection", hidden, 14),
+        patch_convolution(fields, f"{at}patch_embeddings.projection", hidden, 14),
         Tensor(name=f"{at}patch_embeddings.projection.bias", shape=(hidden,), role=Role.BIAS),
         Tensor(name=f"{at}position_embeddings", shape=(1, patches + 1, hidden), role=Role.EMBEDDING),
         *(() if fields.flag("use_mean_pooling", default=True) else norm(f"{prefix}layernorm", hidden, bias=True)),
     )
     widths = (hidden, fields.integer("num_attention_heads", 16), width)
-    return _tower(fields, widths, tensors, f"{prefix}encoder.layer.{{layer}}.", around, layers=24)
+    return tower_of(fields, widths, tensors, f"{prefix}encoder.layer.{{layer}}.", around, layers=24)
 
 
 def llama4(fields: Fields, prefix: str) -> Part:
     """Read Llama 4's tower and the adapter that folds neighbouring patches into one token."""
     hidden, width = fields.integer("hidden_size", 768), fields.integer("intermediate_size", 5632)
-    patch, patches = fields.integer("patch_size", 14), _patches(fields, image=448, patch=14)
+    patch, patches = fields.integer("patch_size", 14), patch_count(fields, image=448, patch=14)
     ratio = fields.values.get("pixel_shuffle_ratio", 0.5)
     if not isinstance(ratio, float) or not 0 < ratio <= 1:
         raise InvalidValueError(fields.at("pixel_shuffle_ratio"), ratio, "a number above 0 and at most 1")
@@ -165,112 +276,10 @@ def llama4(fields: Fields, prefix: str) -> Part:
         *linear(f"{prefix}vision_adapter.mlp.fc2", out, out, Cut.WHOLE),
     )
     widths = (hidden, fields.integer("num_attention_heads", 16), width)
-    return _tower(fields, widths, tensors, f"{prefix}model.layers.{{layer}}.", around, layers=34)
+    return tower_of(fields, widths, tensors, f"{prefix}model.layers.{{layer}}.", around, layers=34)
 
 
-def qwen2(fields: Fields, prefix: str) -> Part:
-    """Read Qwen2-VL's tower, whose merger writes at the language model's width (``hidden_size``)."""
-    inside, out = fields.integer("embed_dim", 1280), fields.integer("hidden_size", 3584)
-    width = inside * fields.integer("mlp_ratio", 4)
-    tensors = (
-        *norm("norm1", inside, bias=True),
-        *norm("norm2", inside, bias=True),
-        *_qwen_attention(inside),
-        *linear("mlp.fc1", width, inside, Cut.WHOLE, bias=True),
-        *linear("mlp.fc2", inside, width, Cut.WHOLE, bias=True),
-    )
-    around = (*_qwen_patches(fields, prefix, inside), *_qwen_merger(fields, prefix, inside, out, norm_bias=True))
-    return _qwen_tower(fields, (inside, fields.integer("num_heads", 16), width), tensors, prefix, around)
-
-
-def qwen2_5(fields: Fields, prefix: str) -> Part:
-    """Read Qwen2.5-VL's tower: gated networks, norms without bias."""
-    inside, width = fields.integer("hidden_size", 3584), fields.integer("intermediate_size", 3420)
-    tensors = (
-        *norm("norm1", inside),
-        *norm("norm2", inside),
-        *_qwen_attention(inside),
-        *(t for n in ("gate_proj", "up_proj") for t in linear(f"mlp.{n}", width, inside, Cut.WHOLE, bias=True)),
-        *linear("mlp.down_proj", inside, width, Cut.WHOLE, bias=True),
-    )
-    out = fields.integer("out_hidden_size", 3584)
-    around = (*_qwen_patches(fields, prefix, inside), *_qwen_merger(fields, prefix, inside, out, norm_bias=False))
-    return _qwen_tower(fields, (inside, fields.integer("num_heads", 16), width), tensors, prefix, around, gated=True)
-
-
-def qwen3(fields: Fields, prefix: str) -> Part:
-    """Read Qwen3-VL's and Qwen3.5's tower; features of some blocks pass mergers of their own (deepstack)."""
-    inside, width = fields.integer("hidden_size", 1152), fields.integer("intermediate_size", 4304)
-    out, merge = fields.integer("out_hidden_size", 3584), fields.integer("spatial_merge_size", 2, largest=64)
-    wide = inside * merge**2
-    tensors = (
-        *norm("norm1", inside, bias=True),
-        *norm("norm2", inside, bias=True),
-        *_qwen_attention(inside),
-        *linear("mlp.linear_fc1", width, inside, Cut.WHOLE, bias=True),
-        *linear("mlp.linear_fc2", inside, width, Cut.WHOLE, bias=True),
-    )
-    deep = len(fields.integers("deepstack_visual_indexes", LARGEST_LAYERS))
-    if fields.absent("deepstack_visual_indexes") and "qwen3_vl" in (fields.text("model_type") or "qwen3_vl"):
-        deep = 3
-        fields.assume("deepstack_visual_indexes", "8, 16, 24")
-    mergers = ((f"{prefix}merger", inside), *((f"{prefix}deepstack_merger_list.{i}", wide) for i in range(deep)))
-    around = (
-        *_qwen_patches(fields, prefix, inside, patch=16),
-        Tensor(name=f"{prefix}patch_embed.proj.bias", shape=(inside,), role=Role.BIAS),
-        _positions(f"{prefix}pos_embed", fields.integer("num_position_embeddings", 2304), inside),
-        *(t for name, normed in mergers for t in _qwen3_merger(name, normed, wide, out)),
-    )
-    return _qwen_tower(fields, (inside, fields.integer("num_heads", 16), width), tensors, prefix, around, layers=27)
-
-
-def _qwen3_merger(name: str, normed: int, wide: int, out: int) -> Tensors:
-    return (
-        *norm(f"{name}.norm", normed, bias=True),
-        *linear(f"{name}.linear_fc1", wide, wide, Cut.WHOLE, bias=True),
-        *linear(f"{name}.linear_fc2", out, wide, Cut.WHOLE, bias=True),
-    )
-
-
-def _qwen_attention(inside: int) -> Tensors:
-    return (
-        *linear("attn.qkv", 3 * inside, inside, Cut.WHOLE, bias=True),
-        *linear("attn.proj", inside, inside, Cut.WHOLE, bias=True),
-    )
-
-
-def _qwen_patches(fields: Fields, prefix: str, inside: int, *, patch: int = 14) -> Tensors:
-    channels = fields.integer("in_channels", 3) if fields.has("in_channels") else fields.integer("in_chans", 3)
-    side, frames = fields.integer("patch_size", patch), fields.integer("temporal_patch_size", 2)
-    shape = (inside, channels, frames, side, side)
-    return (Tensor(name=f"{prefix}patch_embed.proj.weight", shape=shape, role=Role.CONVOLUTION),)
-
-
-def _qwen_merger(fields: Fields, prefix: str, inside: int, out: int, *, norm_bias: bool) -> Tensors:
-    wide = inside * fields.integer("spatial_merge_size", 2, largest=64) ** 2
-    return (
-        *norm(f"{prefix}merger.ln_q", inside, bias=norm_bias),
-        *linear(f"{prefix}merger.mlp.0", wide, wide, Cut.WHOLE, bias=True),
-        *linear(f"{prefix}merger.mlp.2", out, wide, Cut.WHOLE, bias=True),
-    )
-
-
-def _qwen_tower(  # noqa: PLR0913 - what a tower is made of
-    fields: Fields,
-    widths: tuple[int, int, int],
-    tensors: Tensors,
-    prefix: str,
-    around: Tensors,
-    *,
-    gated: bool = False,
-    layers: int = 32,
-) -> Part:
-    return _tower(
-        fields, widths, tensors, f"{prefix}blocks.{{layer}}.", around, gated=gated, layers=layers, counted="depth"
-    )
-
-
-def _tower(  # noqa: PLR0913 - so
+def tower_of(  # noqa: PLR0913 - so
     fields: Fields,
     widths: tuple[int, int, int],
     tensors: Tensors,
@@ -296,6 +305,22 @@ def _tower(  # noqa: PLR0913 - so
     )
 
 
+def matrices(names: Iterable[str], outputs: int, inputs: int, *, bias: bool = False) -> Tensors:
+    """Return linear layers of one shape that stand whole on every device."""
+    return tuple(t for name in names for t in linear(name, outputs, inputs, Cut.WHOLE, bias=bias))
+
+
+def convolution(name: str, *shape: int, bias: bool = True) -> Tensors:
+    """Return the weight of a convolution, ``[outputs, inputs, sides ...]``, and its bias if it has one."""
+    weight = Tensor(name=f"{name}.weight", shape=shape, role=Role.CONVOLUTION)
+    return (weight, Tensor(name=f"{name}.bias", shape=shape[:1], role=Role.BIAS)) if bias else (weight,)
+
+
+def learned(name: str, *shape: int) -> Tensor:
+    """Return a learned table that stands alone: queries, a class token, positions."""
+    return Tensor(name=name, shape=shape, role=Role.EMBEDDING)
+
+
 def side(fields: Fields, name: str, default: int, *, smallest: int = 1) -> int:
     """Return a side length in pixels; some files write it twice, for height and width."""
     value = fields.values.get(name)
@@ -304,18 +329,20 @@ def side(fields: Fields, name: str, default: int, *, smallest: int = 1) -> int:
     return fields.integer(name, default, smallest=smallest)
 
 
-def _patches(fields: Fields, *, image: int, patch: int) -> int:
+def patch_count(fields: Fields, *, image: int, patch: int) -> int:
     """Return the number of patches of a square image."""
     wide = side(fields, "patch_size", patch)
     pixels = side(fields, "image_size", image, smallest=wide)
     return (pixels // wide) ** 2
 
 
-def _patch_convolution(fields: Fields, name: str, hidden: int, patch: int) -> Tensor:
+def patch_convolution(fields: Fields, name: str, hidden: int, patch: int) -> Tensor:
+    """Return the convolution that turns patches into vectors; a bias stands apart."""
     wide = side(fields, "patch_size", patch)
     shape = (hidden, fields.integer("num_channels", 3), wide, wide)
     return Tensor(name=f"{name}.weight", shape=shape, role=Role.CONVOLUTION)
 
 
-def _positions(name: str, count: int, hidden: int) -> Tensor:
+def position_table(name: str, count: int, hidden: int) -> Tensor:
+    """Return a table with one row per position, or per whatever is looked up."""
     return Tensor(name=f"{name}.weight", shape=(count, hidden), role=Role.EMBEDDING)
