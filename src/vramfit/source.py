@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vramfit.catalogue.model import find_model
-from vramfit.errors import HubError, UnknownNameError, UnreadableFileError
+from vramfit.errors import (
+    HubError,
+    UnknownKindError,
+    UnknownNameError,
+    UnreadableFileError,
+    UnsupportedModelError,
+)
 from vramfit.readers.hf_config import read_config
 from vramfit.readers.quantization import with_quantization_file
 from vramfit.spec import ModelSpec
@@ -34,7 +40,7 @@ def read_model(source: str | Path | Mapping[str, object], *, name: str | None = 
         UnsupportedModelError: an architecture that is not understood.
     """
     if isinstance(source, Mapping):
-        return _read(source, name or "config")
+        return read_any(source, name or "config")
     text = str(source)
     if isinstance(source, Path) or _looks_like_path(text):
         return load_model(Path(text))
@@ -49,13 +55,21 @@ def read_model(source: str | Path | Mapping[str, object], *, name: str | None = 
     return _fetch_model(text, None)
 
 
-def _read(config: Mapping[str, object], name: str) -> ModelSpec:
-    """Read a configuration of transformers, or of diffusers: a component, or a pipeline with its components inside."""
-    if "_class_name" in config and "model_type" not in config:
-        from vramfit.readers.diffusion.pipeline import as_any  # noqa: PLC0415 - only paid for by pipelines
+def read_any(config: Mapping[str, object], name: str) -> ModelSpec:
+    """Return the model of a configuration: by our own readers, else as transformers builds it, which the spec says.
 
-        return as_any(config, name)
-    return read_config(config, name)
+    Raises:
+        UnsupportedModelError: neither reads it; says what each of them misses.
+    """
+    try:
+        return read_config(config, name)
+    except UnknownKindError as unknown:
+        from vramfit.readers.on_meta import read_on_meta  # noqa: PLC0415 - seconds to import, and rarely wanted
+
+        try:
+            return read_on_meta(config, name)
+        except UnsupportedModelError as error:
+            raise UnsupportedModelError(f"{unknown}; {error}") from None
 
 
 def _looks_like_path(text: str) -> bool:
@@ -94,11 +108,7 @@ def load_model(path: Path) -> ModelSpec:
         raise UnreadableFileError(
             f"{folder}: no config.json there: expected one beside the weights; a header names tensors but not layers"
         )
-    content = load_json_object(config, CONFIG_LIMIT_BYTES)
-    beside = folder / QUANTIZATION_FILE
-    if config == folder / "config.json" and beside.exists():
-        content = with_quantization_file(content, load_json_object(beside, CONFIG_LIMIT_BYTES))
-    spec = _read(content, folder.resolve().name or str(path))
+    spec = read_any(load_json_object(config, CONFIG_LIMIT_BYTES), folder.resolve().name or str(path))
     if weights is None:
         return spec
     from vramfit.readers.safetensors import load_checkpoint  # noqa: PLC0415
@@ -121,7 +131,7 @@ def _fetch_model(text: str, unknown: UnknownNameError | None) -> ModelSpec:
 
     repo_id, _, revision = text.partition("@")
     try:
-        spec = read_config(fetch_config(repo_id, revision or None), repo_id)
+        spec = read_any(fetch_config(repo_id, revision or None), repo_id)
         checkpoint = fetch_checkpoint(repo_id, revision or None)
     except HubError as error:
         if unknown is None or not unknown.nearest:
