@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from math import prod
-from typing import Any
 
 from vramfit.formats import Role
 from vramfit.spec import Attention, Cut, Dense, Experts, FeedForward, Layer, Part, Tensor
@@ -16,13 +15,9 @@ WIDTHS = ("intermediate_size", "ffn_dim", "decoder_ffn_dim", "d_ff", "ffn_hidden
 CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts", "moe_top_k")
 
 
-def integer_of(text: Any, *names: str) -> int | None:  # noqa: ANN401 - foreign
-    """Return the first of these fields that is a positive integer."""
-    for name in names:
-        value = getattr(text, name, None)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-    return None
+def number_of(numbers: Mapping[str, int], *names: str) -> int | None:
+    """Return the first of these fields that is there."""
+    return next((numbers[name] for name in names if name in numbers), None)
 
 
 def main_stack(shapes: Mapping[str, tuple[int, ...]], cached: int, declared: int | None) -> tuple[str, int]:
@@ -54,7 +49,7 @@ def _stacks(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]
 def numbered_below(name: str, prefix: str, count: int) -> bool:
     """Say whether a tensor belongs to one of the first ``count`` layers of a stack."""
     match = NUMBERED.match(name)
-    return bool(match) and match is not None and match[1] == prefix and int(match[2]) < count
+    return match is not None and match[1] == prefix and int(match[2]) < count
 
 
 def other_stacks(
@@ -63,7 +58,7 @@ def other_stacks(
     """Return the other numbered stacks as parts, and what is in none."""
     parts = []
     for prefix, (count, _) in _stacks(shapes).items():
-        layers = tuple(reader.layer(shapes, prefix, i, None, None) for i in range(count))
+        layers = tuple(reader.layer(shapes, prefix, i) for i in range(count))
         name = prefix.removeprefix("model.").split(".")[0]
         parts.append(Part(name=name, layers=layers, layer_prefix=f"{prefix}{{layer}}.", resident=True))
     return tuple(parts), {name: shape for name, shape in shapes.items() if not NUMBERED.match(name)}
@@ -72,11 +67,10 @@ def other_stacks(
 class Layers:
     """Turns names and shapes into tensors and layers; equal layers become one object."""
 
-    def __init__(self, text: Any, buffers: frozenset[str]) -> None:  # noqa: ANN401 - foreign
-        """Keep the text configuration, and the names of what is no parameter."""
-        self._text, self._buffers = text, buffers
+    def __init__(self, numbers: Mapping[str, int], plan: Mapping[str, str], buffers: frozenset[str]) -> None:
+        """Keep the numbers of the configuration, its tensor-parallel plan, and the names of what is no parameter."""
+        self._numbers, self._buffers = numbers, buffers
         self._kinds: dict[object, Layer] = {}
-        plan = getattr(text, "base_model_tp_plan", None) or {}
         self._plan = {re.sub(r"^.*\*\.", "", key): value for key, value in plan.items()}
 
     def layer(
@@ -84,8 +78,8 @@ class Layers:
         shapes: Mapping[str, tuple[int, ...]],
         prefix: str,
         number: int,
-        own: Attention | None,
-        beside: Attention | None,
+        own: Attention | None = None,
+        beside: Attention | None = None,
     ) -> Layer:
         """Return layer ``number`` of the stack that starts with ``prefix``."""
         before = f"{prefix}{number}."
@@ -139,11 +133,11 @@ class Layers:
 
     def _feed_forward(self, tensors: tuple[Tensor, ...]) -> FeedForward | None:
         """Return the network of a layer: how wide, and how many of it one token passes."""
-        hidden = integer_of(self._text, "hidden_size", "d_model", "n_embd") or 1
+        hidden = number_of(self._numbers, "hidden_size", "d_model", "n_embd") or 1
         expert = next((t for t in tensors if t.experts), None)
         if expert is not None:
             count = expert.experts
-            chosen = integer_of(self._text, *CHOSEN) or count
+            chosen = number_of(self._numbers, *CHOSEN) or count
             inner = [d for d in expert.shape[-2:] if d != hidden]
             return Experts(
                 num_experts=count,
@@ -155,7 +149,7 @@ class Layers:
         ]
         if not network:
             return None
-        width = integer_of(self._text, *WIDTHS) or max(max(t.shape) for t in network)
+        width = number_of(self._numbers, *WIDTHS) or max(max(t.shape) for t in network)
         return Dense(intermediate_size=width, gated=any(re.search(r"gate|wi_1|w3", t.name) for t in network))
 
 
