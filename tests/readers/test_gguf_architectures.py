@@ -236,7 +236,7 @@ def test_a_projector_stands_beside_the_model() -> None:
         stored("mm.0.weight", (HIDDEN, 48)),
         stored("v.patch_embd.weight", (48, 3, 14, 14)),
     ]
-    metadata = {
+    metadata: dict[str, Any] = {
         "general.architecture": "clip",
         "clip.vision.attention.head_count": 6,
         "clip.vision.embedding_length": 48,
