@@ -33,7 +33,7 @@ LEVELS = (
     {"parallel", "memory", "engines", "readers", "catalogue", "report"},  # rooms
     {
         *("understand", "source", "estimate", "fit", "search", "answer", "rule_of_thumb", "components"),
-        "gguf_recipe",
+        *("gguf_recipe", "hub_source"),
     },  # decide
     {"wire", "cli", "__main__", "__init__"},  # doors
 )
