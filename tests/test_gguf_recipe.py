@@ -177,3 +177,9 @@ def test_labels_chosen_model_by_model_are_refused(label: str) -> None:
     """Unsloth's mixtures cannot be derived; nor can what nobody makes."""
     with pytest.raises(VramfitError, match="weight_format"):
         estimate(read_model("llama-3.1-8b"), Inference(weight_format=label))
+
+
+def test_dynamic_labels_say_where_their_sizes_stand() -> None:
+    """Only the file knows Unsloth's mixtures: the way to it is named."""
+    with pytest.raises(VramfitError, match=r"only the file says what it holds: name it, such as org/name:UD-Q4_K_XL"):
+        estimate(read_model("llama-3.1-8b"), Inference(weight_format="gguf:ud-q4_k_xl"))

@@ -36,6 +36,17 @@ BERT: dict[str, Any] = {
 }  # fmt: skip
 PARAMS: dict[str, Any] = {"dim": 64, "n_layers": 2, "head_dim": 16, "hidden_dim": 112, "n_heads": 4, "n_kv_heads": 2,
                           "vocab_size": 101, "norm_eps": 1e-5, "rope_theta": 1e6}  # fmt: skip
+LORA = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"], "bias": "none",
+        "base_model_name_or_path": "org/whole", "task_type": "CAUSAL_LM"}  # fmt: skip
+INDEX = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.30.0",
+         "scheduler": ["diffusers", "DDIMScheduler"], "text_encoder": ["transformers", "CLIPTextModel"],
+         "vae": ["diffusers", "AutoencoderKL"]}  # fmt: skip
+VAE = {"_class_name": "AutoencoderKL", "in_channels": 3, "out_channels": 3, "latent_channels": 4,
+       "block_out_channels": [32, 64], "layers_per_block": 1, "norm_num_groups": 32, "sample_size": 32,
+       "down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}  # fmt: skip
+CLIP = {"model_type": "clip_text_model", "architectures": ["CLIPTextModel"], "hidden_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "intermediate_size": 112, "vocab_size": 101, "max_position_embeddings": 77,
+        "projection_dim": 64}  # fmt: skip
 MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
     {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
@@ -89,6 +100,11 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LoopbackHub
         "org/reads-words": {"config.json": text(BERT), "modules.json": text([{"path": "", "type": "a.BoW"}])},
         "org/adapter": {"adapter_config.json": text({"peft_type": "LORA", "base_model_name_or_path": "org/adapter"})},
         "org/homeless": {"adapter_config.json": text({"peft_type": "LORA", "base_model_name_or_path": "/home/me/m"})},
+        "org/whole": {"config.json": text(LLAMA), "model.safetensors": weights(LLAMA)},
+        "org/tuned": {"adapter_config.json": text(LORA)},
+        "org/pipeline": {"model_index.json": text(INDEX), "vae/config.json": text(VAE),
+                         "text_encoder/config.json": text(CLIP)},
+        "org/half-pipeline": {"model_index.json": text(INDEX), "text_encoder/config.json": text(CLIP)},
         "org/bare": {"README.md": b"", "weights.pt": b"PK"},
     }  # fmt: skip
     with LoopbackHub({name: Repository(files=held) for name, held in files.items()}) as server:
@@ -256,3 +272,22 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 def test_catalogued_names_still_need_no_network() -> None:
     """A name of the catalogue is answered from it."""
     assert find_model("Qwen/Qwen3-0.6B").name == read_model("Qwen/Qwen3-0.6B").name
+
+
+def test_an_adapter_is_read_on_its_model(hub: LoopbackHub) -> None:
+    """LoRA of rank 8 on the queries of two layers: 2 x 8 x (64 + 64) parameters beside the base's own."""
+    pytest.importorskip("vramfit.readers.adapter")
+    spec: Any = read_model("org/tuned")
+    assert 2 * 8 * (64 + 64) == spec.adapters[0].num_parameters
+    assert read_config(LLAMA, "m").num_parameters == spec.num_parameters
+    assert "tensors of org/whole/model.safetensors" in spec.evidence
+
+
+def test_a_pipeline_is_read_by_its_components(hub: LoopbackHub) -> None:
+    """model_index.json names the folders; each has its own configuration and, where it is there, its own header."""
+    pytest.importorskip("vramfit.readers.diffusion.pipeline")
+    spec: Any = read_model("org/pipeline")
+    assert ["text_encoder", "vae"] == sorted(component.name for component in spec.components)
+    assert not [r for r in hub.requests if "scheduler" in r.path]
+    with pytest.raises(HubError, match=r"names 'vae', which has no config.json"):
+        read_model("org/half-pipeline")

@@ -7,14 +7,18 @@ from math import prod
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from vramfit.errors import UnsupportedModelError
+from vramfit.errors import UnsupportedModelError, VramfitError
+from vramfit.estimate import estimate
 from vramfit.formats import GGUF_TYPES
 from vramfit.memory.recurrent_state import convolution_elements, state_elements
 from vramfit.readers.gguf import TYPES, GgufHeader
 from vramfit.readers.gguf_architectures import CACHELESS, ENCODERS, READ, UNREAD
 from vramfit.readers.gguf_model import read_gguf, with_projector
 from vramfit.readers.safetensors import Checkpoint, StoredTensor
+from vramfit.request import Inference
 from vramfit.spec import (
     Attention,
     CrossAttention,
@@ -39,6 +43,12 @@ KEYS: dict[str, Any] = {
     "shortconv.l_cache": 3,
 }  # fmt: skip
 """Keys of every architecture at once: each takes those that it knows."""
+OTHER_KEYS = (
+    "attention.key_length_mla", "attention.value_length_mla", "attention.sliding_window", "attention.chunk_size",
+    "attention.sliding_window_pattern", "attention.shared_kv_layers", "attention.key_length_swa", "attention.causal",
+    "attention.q_lora_rank", "attention.indexer.key_length", "nextn_predict_layers", "token_shift_count",
+)  # fmt: skip
+"""Keys that mean something to some of them."""
 RECURRENT = re.compile(r"^(ssm_|shortconv|time_mix)")
 RECURRENT_ONLY = {"rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7", "mamba", "mamba2"}
 ATTENTION = re.compile(r"^(attn_(q|k|v|qkv|kv|output))")
@@ -251,3 +261,42 @@ def test_a_projector_stands_beside_the_model() -> None:
         with_projector(
             spec, GgufHeader(metadata={"general.architecture": "llama"}, tensors=()), Checkpoint(where="x", tensors=())
         )
+
+
+VALUES: tuple[Any, ...] = (
+    None,
+    0,
+    1,
+    3,
+    7,
+    -1,
+    2**33,
+    True,
+    False,
+    1.5,
+    "x",
+    (),
+    (0,),
+    (1, 0),
+    (2, 3, 4),
+    (True, False),
+)
+KEY_NAMES = sorted({*KEYS, *OTHER_KEYS})
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_mutated_metadata_end_in_a_value_or_our_error(data: st.DataObject) -> None:
+    """Any keys, any shapes, any architecture: a model that can be estimated, or one of our errors."""
+    arch = data.draw(st.sampled_from(sorted(READ)))
+    keys = {**KEYS, **data.draw(st.dictionaries(st.sampled_from(KEY_NAMES), st.sampled_from(VALUES), max_size=4))}
+    tensors = tensors_of(arch)
+    for _ in range(data.draw(st.integers(0, 3))):
+        i = data.draw(st.integers(0, len(tensors) - 1))
+        shape = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
+        tensors[i] = stored(tensors[i].name, tuple(shape))
+    try:
+        spec = read(arch, {key: value for key, value in keys.items() if value is not None}, tensors)
+        estimate(spec, Inference(context_tokens=64))
+    except VramfitError:
+        return

@@ -134,6 +134,8 @@ def fetch_page(repository: Repository, path: str, limit_bytes: int) -> Answer:
     """
     from huggingface_hub import constants  # noqa: PLC0415
 
+    if is_offline():
+        raise UnreachableError(f"{repository}: HF_HUB_OFFLINE is set; expected a connection; unset it, {OR_CONFIG}")
     token = _token()
     try:
         with _request(f"{constants.ENDPOINT}/api/models/{repository.repo_id}/{path}", _headers(token)) as response:
