@@ -136,8 +136,9 @@ def _of_other_layout(
         return _of_modules(name, read_config)
     if listing.ending(".gguf"):
         return _of_gguf(name, listing)
-    if config is not None:
-        return read_config(config, name.repo_id)
+    if config is not None:  # one component of a pipeline
+        checkpoint = fetch_checkpoint(name.repo_id, name.revision, PIPELINE_WEIGHTS[0])
+        return _compared(read_config(config, name.repo_id), checkpoint, None)
     held = sorted(listing.ending(".safetensors", *BINARIES), key=listing.sizes.__getitem__)
     seen = f"it holds {', '.join(held[-3:])}" if held else "it holds no weights"
     raise HubError(f"{no_config(name.repo_id, name.revision)}; {seen}")

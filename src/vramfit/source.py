@@ -61,7 +61,7 @@ def read_model(source: str | Path | Mapping[str, object], *, name: str | None = 
         if "/" not in text:
             raise
         return _fetch_model(text, unknown)
-    return read_config(row.config, row.name)
+    return read_any(row.config, row.name)
 
 
 def read_base(text: str) -> ModelSpec:
@@ -79,7 +79,7 @@ def read_base(text: str) -> ModelSpec:
         row = find_model(text)
     except UnknownNameError:
         return fetch_model(text, read_any, refuse)
-    return read_config(row.config, row.name)
+    return read_any(row.config, row.name)
 
 
 def read_any(config: Mapping[str, object], name: str) -> ModelSpec:
