@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from vramfit.catalogue.model import find_model
 from vramfit.errors import VramfitError
 from vramfit.estimate import estimate
 from vramfit.gguf_recipe import as_gguf
@@ -66,8 +67,13 @@ QWEN_7B = {"model_type": "qwen2", "hidden_size": 3584, "num_hidden_layers": 28, 
 MIXTRAL = {"model_type": "mixtral", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
            "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 32000, "num_local_experts": 8,
            "num_experts_per_tok": 2, "tie_word_embeddings": False}  # fmt: skip
+DEEPSEEK_V2_LITE = dict(find_model("deepseek-ai/DeepSeek-V2-Lite").config)
 PUBLISHED: tuple[tuple[str, dict[str, object], float, dict[str, float]], ...] = (
     # where the sizes stand, the model's configuration, resolution of the sizes in bytes, label -> bytes
+    ("legraphista/DeepSeek-V2-Lite-IMat-GGUF@ccfabc2, @302821d, @6467c03, @a724f90, @ae0dc8a, @296e13c, @16b2484 (LFS)",
+     DEEPSEEK_V2_LITE, 1,
+     {"Q2_K": 6_430_464_544, "Q2_K_S": 6_455_376_416, "Q3_K_M": 8_126_606_880, "Q3_K_L": 8_459_398_688,
+      "Q4_K_S": 9_533_608_480, "Q4_K_M": 10_364_416_544, "Q5_K_M": 11_851_313_440}),
     ("tensorblock/codegemma-7b-GGUF@2ea4e67 (LFS pointers)", GEMMA, 1,
      {"Q3_K_L": 4_709_067_680, "Q3_K_S": 3_982_404_512, "Q4_0": 5_011_844_000}),
     ("xiangjhe/gemma-7b-gguf@aa2b07f (LFS pointer of gemma7bQ5K.gguf)", GEMMA, 1, {"Q5_K_M": 6_144_828_576}),

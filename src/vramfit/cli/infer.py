@@ -14,7 +14,6 @@ from vramfit.answer import answer
 from vramfit.catalogue.device import find_device
 from vramfit.cli.show import show
 from vramfit.errors import UnknownNameError, UnreadableFileError
-from vramfit.readers.gguf_files import NOT_NAMED
 from vramfit.report.answer import brief, sections
 from vramfit.report.rows import Row, Section, Tone
 from vramfit.request import ATTENTIONS, ENGINES, Inference, Plan, Request
@@ -79,12 +78,14 @@ def infer(model: str | None, **given: Any) -> int:  # noqa: ANN401 - click's opt
 
 def _other_files(answered: Answer, named: str, given: dict[str, Any]) -> Iterable[Section]:
     """Return the other GGUF models of a repository or folder from which none was named, and which of them fit."""
-    chosen = [text for text in answered.estimate.assumptions if NOT_NAMED in text]
-    if not chosen or given["as_json"] or given["brief"]:
+    if given["as_json"] or given["brief"] or ".gguf" not in answered.estimate.model.evidence:
         return ()
     from vramfit.cli.gguf_files import section  # noqa: PLC0415 - only where there is a choice
+    from vramfit.readers.gguf_files import NOT_NAMED  # noqa: PLC0415
     from vramfit.source import gguf_menu  # noqa: PLC0415
 
+    if not any(NOT_NAMED in text for text in answered.estimate.assumptions):
+        return ()
     return (section(gguf_menu(named), answered, named),)
 
 
