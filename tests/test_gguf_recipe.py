@@ -84,7 +84,7 @@ PUBLISHED: tuple[tuple[str, dict[str, object], float, dict[str, float]], ...] = 
     ("PrunaAI/Phi-3-mini-4k-instruct-GGUF-Imatrix-smashed@9faa41b (LFS pointer)", PHI3, 1, {"Q5_K_S": 2_641_473_312}),
     ("QuantFactory/Phi-3-mini-4k-instruct-GGUF-v2@cf29f18 (LFS pointer)", PHI3, 1, {"Q4_1": 2_408_824_768}),
     ("bartowski/Phi-3.1-mini-4k-instruct-GGUF@31bf005 (LFS pointer)", PHI3, 1, {"Q6_K_L": 3_183_564_000}),
-    ("bartowski/Llama-3.1-Nemotron-70B-Instruct-HF-GGUF (model card)", LLAMA_70B, 5e6,
+    ("ozeki.chat/p_8590-understanding-ai-model-files.html (bartowski's card of a Llama 3.1 70B)", LLAMA_70B, 5e6,
      {"Q8_0": 74.98e9, "Q6_K": 57.89e9, "Q5_K_L": 50.60e9, "Q5_K_M": 49.95e9, "Q5_K_S": 48.66e9, "Q4_K_L": 43.30e9,
       "Q4_K_M": 42.52e9, "Q4_K_S": 40.35e9, "Q4_0": 40.12e9, "Q3_K_XL": 38.06e9, "IQ4_XS": 37.90e9,
       "Q3_K_L": 37.14e9, "Q3_K_M": 34.27e9, "IQ3_M": 31.94e9, "Q3_K_S": 30.91e9}),

@@ -107,7 +107,9 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LoopbackHub
         "org/half-pipeline": {"model_index.json": text(INDEX), "text_encoder/config.json": text(CLIP)},
         "org/bare": {"README.md": b"", "weights.pt": b"PK"},
     }  # fmt: skip
-    with LoopbackHub({name: Repository(files=held) for name, held in files.items()}) as server:
+    repositories = {name: Repository(files=held) for name, held in files.items()}
+    repositories["org/gated"] = Repository(files=files["org/gguf"], gated=True)
+    with LoopbackHub(repositories) as server:
         server.use(monkeypatch, tmp_path / "home")
         yield server
 
@@ -137,6 +139,7 @@ def parts_of(name: str) -> tuple[str, str | None, str | None, str | None]:
         ("Q2_K/model-00001-of-00002.gguf", "Q2_K"),
         ("mmproj-model-f16.gguf", "F16"),
         ("Phi-3-mini-4k-instruct-q4.gguf", "Q4"),
+        ("m-from-F32-Q4_K_M.gguf", "Q4_K_M"),
         ("Qwen3-8B.gguf", ""),
     ],
 )
@@ -244,6 +247,25 @@ def test_a_repository_without_a_model_says_what_it_holds(hub: LoopbackHub) -> No
     """Weights of another kind are named, and never opened."""
     with pytest.raises(HubError, match=r"has no config.json.*it holds weights.pt"):
         read_model("org/bare")
+
+
+def test_offline_is_said_so(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is asked; a repository, a label, a file and an address each say what would help."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", value=True)
+    address = f"{hub.endpoint}/org/gguf/resolve/main/m-F32.gguf"
+    for name in ("org/gguf", "org/gguf:F32", "org/gguf/m-F32.gguf", address):
+        with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):
+            read_model(name)
+    assert not hub.requests
+
+
+def test_gated_repositories_are_said_so(hub: LoopbackHub) -> None:
+    """The list of files is behind the same gate as the files."""
+    for name in ("org/gated", "org/gated:Q8_0", "org/gated/m-Q8_0.gguf"):
+        with pytest.raises(HubError, match="gated by its owner"):
+            read_model(name)
 
 
 def test_long_lists_come_in_pages(hub: LoopbackHub) -> None:
