@@ -15,7 +15,9 @@ def section(choices: tuple[GgufChoice, ...], answered: Answer, named: str) -> Se
     margins = {choice: margin_bytes(choice, answered) for choice in models} if judged else {}
     rows = [_row(choice, margins.get(choice)) for choice in models]
     rows += [
-        Row(c.name, format_gib(c.num_bytes), "projector, beside the model", Tone.QUIET) for c in choices if c.projector
+        Row(c.files[0], format_gib(c.num_bytes), "projector, beside the model", Tone.QUIET)
+        for c in choices
+        if c.projector
     ]
     fitting = [choice for choice in models if margins.get(choice, -1) >= 0]
     if fitting:
