@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vramfit.errors import UnsupportedModelError, VramfitError
 from vramfit.estimate import estimate
 from vramfit.formats import GGUF_TYPES
-from vramfit.memory.recurrent_state import convolution_elements, state_elements
+from vramfit.memory.recurrent_state import carried_elements, state_elements
 from vramfit.readers.gguf import TYPES, GgufHeader
 from vramfit.readers.gguf_architectures import CACHELESS, ENCODERS, READ, UNREAD
 from vramfit.readers.gguf_model import read_gguf, with_projector
@@ -27,6 +27,8 @@ from vramfit.spec import (
     Latent,
     LinearAttention,
     ModelSpec,
+    Recurrence,
+    ShortConvolution,
     StateSpace,
     inventory,
 )
@@ -128,7 +130,7 @@ def test_every_architecture_is_read_by_its_keys(arch: str) -> None:
     assert 2 == len(spec.layers)
     last = spec.layers[1].attention
     if arch in RECURRENT_ONLY:
-        assert isinstance(spec.layers[0].attention, StateSpace)
+        assert isinstance(spec.layers[0].attention, StateSpace | Recurrence)
         return
     assert isinstance(last, GroupedQuery)
     expected = (HEADS, KV, DIM, 20, arch not in ENCODERS | CACHELESS)
@@ -172,25 +174,25 @@ def test_kimi_delta_attention_keeps_a_matrix_per_head() -> None:
     facts = mixer("kimi-linear", keys, "attn_q.weight", "ssm_f_a.weight", "ssm_conv1d_q.weight")
     assert isinstance(facts, LinearAttention)
     assert 524_288 == state_elements(facts)
-    assert 3 * 4096 * 4 == convolution_elements(facts)
+    assert 3 * 4096 * 4 == carried_elements(facts)
 
 
 def test_rwkv_keeps_a_matrix_per_head_and_two_earlier_inputs() -> None:
     """RWKV-7 2.9B: 2,560 x 64 elements of state; 2 x 2,560 of the token before, one in hybrids that say so."""
     keys = {"embedding_length": 2560, "wkv.head_size": 64}
     facts = mixer("rwkv7", keys, "time_mix_key.weight")
-    assert isinstance(facts, StateSpace)
-    assert (2560 * 64, 2 * 2560) == (state_elements(facts), convolution_elements(facts))
+    assert isinstance(facts, Recurrence)
+    assert (2560 * 64, 2 * 2560) == (state_elements(facts), carried_elements(facts))
     facts = mixer("arwkv7", {**keys, "token_shift_count": 1}, "time_mix_key.weight")
-    assert isinstance(facts, StateSpace)
-    assert 2560 == convolution_elements(facts)
+    assert isinstance(facts, Recurrence)
+    assert 2560 == carried_elements(facts)
 
 
 def test_short_convolutions_keep_their_inputs_only() -> None:
     """LFM2 1.2B: 3 inputs of 2,048 channels, no other state."""
     facts = mixer("lfm2", {"embedding_length": 2048}, "shortconv.conv.weight", "shortconv.in_proj.weight")
-    assert isinstance(facts, StateSpace)
-    assert (0, 3 * 2048) == (state_elements(facts), convolution_elements(facts))
+    assert isinstance(facts, ShortConvolution)
+    assert (0, 3 * 2048) == (state_elements(facts), carried_elements(facts))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,16 @@ from vramfit.readers.gguf_architectures import (
     WKV,
 )
 from vramfit.readers.gguf_metadata import Metadata
-from vramfit.spec import Attention, CrossAttention, GroupedQuery, Latent, LinearAttention, StateSpace
+from vramfit.spec import (
+    Attention,
+    CrossAttention,
+    GroupedQuery,
+    Latent,
+    LinearAttention,
+    Recurrence,
+    ShortConvolution,
+    StateSpace,
+)
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -171,20 +180,21 @@ def _scanned(metadata: Metadata) -> Attention:
     return StateSpace(num_heads=inner, head_dim=1, state_size=state, conv_kernel=kernel, num_groups=0)
 
 
-def _wkv(metadata: Metadata) -> StateSpace:
+def _wkv(metadata: Metadata) -> Recurrence:
     """Return RWKV's state: ``embedding_length * wkv.head_size`` elements, and the inputs of earlier tokens."""
     size, width = metadata.integer("wkv.head_size"), metadata.integer("embedding_length")
     shifts = metadata.integer("token_shift_count", TOKEN_SHIFTS)
     if size == 0 or width % size:
         raise metadata.wrong("wkv.head_size", f"a divisor of embedding_length ({width})")
-    return StateSpace(num_heads=width // size, head_dim=size, state_size=size, conv_kernel=shifts, num_groups=0)
+    return Recurrence(
+        num_heads=width // size, width=width, state_elements=width * size, previous_elements=shifts * width
+    )
 
 
-def _short_convolution(metadata: Metadata) -> StateSpace:
+def _short_convolution(metadata: Metadata) -> ShortConvolution:
     """Return LFM2's gated short convolution: its last inputs, and no other state."""
     kernel = metadata.integer("shortconv.l_cache")
-    width = metadata.integer("embedding_length")
-    return StateSpace(num_heads=width, head_dim=1, state_size=0, conv_kernel=kernel, num_groups=0)
+    return ShortConvolution(width=metadata.integer("embedding_length"), conv_kernel=kernel)
 
 
 def _kimi_delta(metadata: Metadata) -> LinearAttention:
