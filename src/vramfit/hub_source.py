@@ -234,10 +234,11 @@ def _of_adapter(name: HubName, read_base: ReadModel) -> ModelSpec:
 
 def _of_pipeline(name: HubName, listing: Listing) -> ModelSpec:
     """Read a pipeline of diffusers: every component's configuration and file headers."""
-    reader = _reader("vramfit.readers.diffusion.pipeline", f"{name}: a pipeline of diffusers")
+    from vramfit.readers.diffusion.pipeline import components_of, read_pipeline  # noqa: PLC0415 - only for pipelines
+
     index = fetch_json(name.repo_id, PIPELINE, name.revision) or {}
     configs, checkpoints = {}, {}
-    for component in reader.components_of(index):
+    for component in components_of(index):
         folder = str(component.folder)
         config = fetch_json(name.repo_id, f"{folder}/{CONFIG}", name.revision)
         if config is None:
@@ -248,8 +249,7 @@ def _of_pipeline(name: HubName, listing: Listing) -> ModelSpec:
         found = fetch_checkpoint(name.repo_id, name.revision, there[0]) if there else None
         if found is not None:
             checkpoints[folder] = found
-    spec: ModelSpec = reader.read_pipeline(index, configs, name.repo_id, checkpoints)
-    return spec
+    return read_pipeline(index, configs, name.repo_id, checkpoints)
 
 
 def _reader(module: str, what: str) -> Any:  # noqa: ANN401 - a module

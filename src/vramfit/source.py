@@ -16,7 +16,6 @@ from vramfit.errors import (
     UnsupportedModelError,
 )
 from vramfit.readers.hf_config import read_config
-from vramfit.readers.quantization import with_quantization_file
 from vramfit.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -83,11 +82,15 @@ def read_base(text: str) -> ModelSpec:
 
 
 def read_any(config: Mapping[str, object], name: str) -> ModelSpec:
-    """Return the model of a configuration: by our own readers, else as transformers builds it, which the spec says.
+    """Return the model of a configuration of transformers or diffusers: by our readers, else as built by transformers.
 
     Raises:
         UnsupportedModelError: neither reads it; says what each of them misses.
     """
+    if "_class_name" in config and "model_type" not in config:
+        from vramfit.readers.diffusion.pipeline import as_any  # noqa: PLC0415 - only paid for by pipelines
+
+        return as_any(config, name)
     try:
         return read_config(config, name)
     except UnknownKindError as unknown:
