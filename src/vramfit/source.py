@@ -16,6 +16,7 @@ from vramfit.errors import (
     UnsupportedModelError,
 )
 from vramfit.readers.hf_config import read_config
+from vramfit.readers.quantization import with_quantization_file
 from vramfit.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 CONFIG_LIMIT_BYTES = 16 * 2**20
 """Largest ``config.json`` that is read; published ones are below 1 MiB."""
+QUANTIZATION_FILE = "hf_quant_config.json"
+"""ModelOpt's own file beside ``config.json``, which older exports do not repeat there."""
 HUB_FILE_DEPTH = 2
 """Slashes from which a name that ends in .gguf and is no file here is one on the Hub: org/name/file.gguf."""
 
@@ -145,7 +148,11 @@ def load_model(path: Path) -> ModelSpec:
         raise UnreadableFileError(
             f"{folder}: no config.json there: expected one beside the weights; a header names tensors but not layers"
         )
-    spec = read_any(load_json_object(config, CONFIG_LIMIT_BYTES), folder.resolve().name or str(path))
+    content = load_json_object(config, CONFIG_LIMIT_BYTES)
+    beside = folder / QUANTIZATION_FILE
+    if config == folder / "config.json" and beside.exists():
+        content = with_quantization_file(content, load_json_object(beside, CONFIG_LIMIT_BYTES))
+    spec = read_any(content, folder.resolve().name or str(path))
     if weights is None:
         return spec
     from vramfit.readers.safetensors import load_checkpoint  # noqa: PLC0415

@@ -19,7 +19,8 @@ from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.formats import Role
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_EXPERTS, Fields
 from vramfit.readers.on_meta_layers import Layers, main_stack, number_of, numbered_below, other_stacks
-from vramfit.readers.quantization import read_scheme
+from vramfit.readers.quantization import read_plain, read_recipe
+from vramfit.readers.quantizers.recipe import applied, scheme
 from vramfit.spec import (
     Attention,
     CrossAttention,
@@ -123,6 +124,8 @@ def spec_of(seen: Mapping[str, Any], config: Mapping[str, object], name: str) ->
     shapes = {tensor: tuple(shape) for tensor, shape in seen["shapes"].items()}
     fields = Fields(config)
     kind = fields.text("model_type") or ""
+    plain = read_plain(fields)
+    recipe = read_recipe(fields, plain)
     cached = [tuple(_attention(facts) for facts in layer) for layer in seen["cached"]]
     prefix, count = main_stack(shapes, len(cached), numbers.get("num_hidden_layers"))
     reader = Layers(numbers, seen["plan"], frozenset(seen["buffers"]))
@@ -137,7 +140,7 @@ def spec_of(seen: Mapping[str, Any], config: Mapping[str, object], name: str) ->
     if hidden is None:
         raise UnsupportedModelError(f"{name}: hidden_size: missing in transformers' configuration too; expected one")
     how = f"transformers {seen['version']} on the meta device, with its class defaults"
-    return ModelSpec(
+    spec = ModelSpec(
         name=name,
         family=kind,
         hidden_size=hidden,
@@ -148,11 +151,12 @@ def spec_of(seen: Mapping[str, Any], config: Mapping[str, object], name: str) ->
         head=tuple(t for t in tensors if t.role is not Role.EMBEDDING),
         tied=seen["tied"],
         layer_prefix=f"{prefix}{{layer}}.",
-        scheme=read_scheme(fields),
+        scheme=scheme(recipe, plain),
         parts=parts,
         generates=seen["generates"],
         assumptions=(f"{kind} is not among the architectures vramfit reads itself: read through {how}",),
     )
+    return applied(recipe, spec)
 
 
 def _attention(facts: dict[str, Any]) -> Attention:
