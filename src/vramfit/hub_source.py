@@ -11,18 +11,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
 
 from vramfit.errors import HubError, UnsupportedModelError
 from vramfit.memory.weights import weight_bytes
+from vramfit.readers.adapter import read_adapter
 from vramfit.readers.gguf_files import GgufChoice, choose, gguf_choices, projector_of, unnamed, usual_choice
 from vramfit.readers.gguf_model import read_gguf, with_projector
 from vramfit.readers.hub import CONFIG, fetch_array, fetch_checkpoint, fetch_json, no_config
 from vramfit.readers.hub_gguf import fetch_gguf, fetch_gguf_url
 from vramfit.readers.hub_listing import Listing, fetch_listing
 from vramfit.readers.mistral_params import config_of, renamed
+from vramfit.readers.quantization import with_quantization_file
 from vramfit.readers.safetensors import Checkpoint
 from vramfit.readers.sentence_transformers import Module, parse_modules, transformer_of, with_modules
 from vramfit.readers.witness import attach
@@ -37,6 +36,7 @@ ReadModel = Callable[[str], ModelSpec]
 _NAME = re.compile(
     r"(?P<repo>[^/@:]+/[^/@:]+)(?:@(?P<revision>[^:]+?))?(?:/(?P<file>[^:]+\.gguf)|:(?P<label>[\w.-]+))?", re.ASCII
 )
+QUANTIZATION_FILE = "hf_quant_config.json"
 MODULES, ADAPTER, PIPELINE, PARAMS = "modules.json", "adapter_config.json", "model_index.json", "params.json"
 BINARIES = (".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5")
 PICKLE = re.compile(r"pytorch_model(?:-\d+-of-\d+)?\.bin")
@@ -91,6 +91,9 @@ def fetch_model(text: str, read_config: ReadConfig, read_base: ReadModel) -> Mod
     config = fetch_json(name.repo_id, CONFIG, name.revision)
     if config is None or "model_type" not in config:
         return _of_other_layout(name, config, read_config, read_base)
+    if "quantization_config" not in config:
+        beside = fetch_json(name.repo_id, QUANTIZATION_FILE, name.revision)
+        config = config if beside is None else with_quantization_file(config, beside)
     checkpoint = fetch_checkpoint(name.repo_id, name.revision)
     listing = _listing(name) if checkpoint is None else None
     if listing is not None and listing.ending(".gguf") and not any(map(PICKLE.fullmatch, listing.sizes)):
@@ -226,10 +229,8 @@ def _of_adapter(name: HubName, read_base: ReadModel) -> ModelSpec:
             "somebody's machine: name the model it was trained on instead"
         )
     base = read_base(f"{named}@{revision}" if isinstance(revision, str) and revision else named)
-    reader = _reader("vramfit.readers.adapter", f"{name}: an adapter on {named}")
-    adapter = reader.read_adapter(config, base, name.repo_id)
-    changed: Any = {"adapters": (adapter,)}
-    return replace(base, **changed, assumptions=(*base.assumptions, *adapter.assumptions))
+    adapter = read_adapter(config, base, name.repo_id)
+    return replace(base, adapters=(adapter,), assumptions=(*base.assumptions, *adapter.assumptions))
 
 
 def _of_pipeline(name: HubName, listing: Listing) -> ModelSpec:
@@ -250,14 +251,3 @@ def _of_pipeline(name: HubName, listing: Listing) -> ModelSpec:
         if found is not None:
             checkpoints[folder] = found
     return read_pipeline(index, configs, name.repo_id, checkpoints)
-
-
-def _reader(module: str, what: str) -> Any:  # noqa: ANN401 - a module
-    """Return a reader that comes with another package of work, or refuse what it would read."""
-    try:
-        there = find_spec(module) is not None
-    except ModuleNotFoundError:
-        there = False
-    if not there:
-        raise UnsupportedModelError(f"{what}: not read in this version; expected a model that runs by itself")
-    return import_module(module)
