@@ -21,7 +21,7 @@ from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
 
@@ -121,6 +121,8 @@ class Behaviour:
     """Send the body one byte at a time."""
     drop_after_bytes: int | None = None
     """Close the connection after so many bytes of the body; None = do not."""
+    page_files: int = 0
+    """Send the list of files in pages of so many, as the Hub does from 1,000 on; 0 = all at once."""
     names_errors: bool = True
     """Send ``X-Error-Code``, as the Hub does and mirrors may not."""
 
@@ -287,8 +289,16 @@ class _Handler(BaseHTTPRequestHandler):
             "config": {},
             "siblings": [{"rfilename": name} for name in names],
         }
+        headers = {"content-type": "application/json"}
+        size = self.server.hub.behaviour.page_files
+        if asked == "/tree/" and size:
+            at = int(dict(parse_qsl(urlsplit(self.path).query)).get("cursor", "0"))
+            if at + size < len(files):
+                address = f"{self.server.hub.endpoint}{urlsplit(self.path).path}?recursive=true&cursor={at + size}"
+                headers["link"] = f'<{address}>; rel="next"'
+            files = files[at : at + size]
         body = json.dumps(files if asked in {"/tree/", "/paths-info/"} else about).encode()
-        self._send(200, {"content-type": "application/json"}, Sparse(start=body, num_bytes=len(body)))
+        self._send(200, headers, Sparse(start=body, num_bytes=len(body)))
 
     def _send_file(self, file: Sparse, commit: str | None) -> None:
         """Send a file or the range of it that was asked for."""

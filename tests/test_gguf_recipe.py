@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from vramfit.catalogue.model import find_model
 from vramfit.errors import VramfitError
 from vramfit.estimate import estimate
 from vramfit.gguf_recipe import as_gguf
@@ -43,6 +44,96 @@ def test_published_files_of_qwen3_coder_30b(label: str) -> None:
     """128 experts in each of 48 layers, to the byte."""
     spec = as_gguf(read_model("Qwen/Qwen3-30B-A3B"), f"gguf:{label}")
     assert QWEN_FILES[label] - QWEN_HEADER == weight_bytes(spec)
+
+
+GIB = 2**30
+GEMMA = {"model_type": "gemma", "hidden_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16,
+         "num_key_value_heads": 16, "head_dim": 256, "intermediate_size": 24576, "vocab_size": 256000,
+         "tie_word_embeddings": True}  # fmt: skip
+GEMMA2 = {**GEMMA, "model_type": "gemma2", "hidden_size": 3584, "num_hidden_layers": 42, "num_key_value_heads": 8,
+          "intermediate_size": 14336, "sliding_window": 4096}  # fmt: skip
+PHI3 = {"model_type": "phi3", "hidden_size": 3072, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 32, "intermediate_size": 8192, "vocab_size": 32064, "tie_word_embeddings": False,
+        "sliding_window": 2047}  # fmt: skip
+LLAMA_70B = {"model_type": "llama", "hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64,
+             "num_key_value_heads": 8, "intermediate_size": 28672, "vocab_size": 128256,
+             "tie_word_embeddings": False}  # fmt: skip
+LLAMA_3B = {"model_type": "llama", "hidden_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 24,
+            "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 8192, "vocab_size": 128256,
+            "tie_word_embeddings": True}  # fmt: skip
+QWEN_7B = {"model_type": "qwen2", "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28,
+           "num_key_value_heads": 4, "intermediate_size": 18944, "vocab_size": 152064,
+           "tie_word_embeddings": False}  # fmt: skip
+MIXTRAL = {"model_type": "mixtral", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+           "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 32000, "num_local_experts": 8,
+           "num_experts_per_tok": 2, "tie_word_embeddings": False}  # fmt: skip
+DEEPSEEK_V2_LITE = dict(find_model("deepseek-ai/DeepSeek-V2-Lite").config)
+PUBLISHED: tuple[tuple[str, dict[str, object], float, dict[str, float]], ...] = (
+    # where the sizes stand, the model's configuration, resolution of the sizes in bytes, label -> bytes
+    ("legraphista/DeepSeek-V2-Lite-IMat-GGUF@ccfabc2, @302821d, @6467c03, @a724f90, @ae0dc8a, @296e13c, @16b2484 (LFS)",
+     DEEPSEEK_V2_LITE, 1,
+     {"Q2_K": 6_430_464_544, "Q2_K_S": 6_455_376_416, "Q3_K_M": 8_126_606_880, "Q3_K_L": 8_459_398_688,
+      "Q4_K_S": 9_533_608_480, "Q4_K_M": 10_364_416_544, "Q5_K_M": 11_851_313_440}),
+    ("tensorblock/codegemma-7b-GGUF@2ea4e67 (LFS pointers)", GEMMA, 1,
+     {"Q3_K_L": 4_709_067_680, "Q3_K_S": 3_982_404_512, "Q4_0": 5_011_844_000}),
+    ("xiangjhe/gemma-7b-gguf@aa2b07f (LFS pointer of gemma7bQ5K.gguf)", GEMMA, 1, {"Q5_K_M": 6_144_828_576}),
+    ("bartowski/gemma-2-9b-it-GGUF@599b2dd (list of files)", GEMMA2, 5e6,
+     {"IQ2_M": 3.43e9, "IQ2_S": 3.21e9, "IQ2_XS": 3.07e9, "IQ3_M": 4.49e9, "IQ3_XS": 4.15e9, "IQ3_XXS": 3.8e9,
+      "IQ4_XS": 5.18e9, "Q2_K": 3.81e9, "Q3_K_L": 5.13e9, "Q3_K_M": 4.76e9, "Q3_K_S": 4.34e9, "Q4_K_M": 5.76e9,
+      "Q4_K_S": 5.48e9}),
+    ("PrunaAI/Phi-3-mini-4k-instruct-GGUF-Imatrix-smashed@9faa41b (LFS pointer)", PHI3, 1, {"Q5_K_S": 2_641_473_312}),
+    ("QuantFactory/Phi-3-mini-4k-instruct-GGUF-v2@cf29f18 (LFS pointer)", PHI3, 1, {"Q4_1": 2_408_824_768}),
+    ("bartowski/Phi-3.1-mini-4k-instruct-GGUF@31bf005 (LFS pointer)", PHI3, 1, {"Q6_K_L": 3_183_564_000}),
+    ("ozeki.chat/p_8590-understanding-ai-model-files.html (bartowski's card of a Llama 3.1 70B)", LLAMA_70B, 5e6,
+     {"Q8_0": 74.98e9, "Q6_K": 57.89e9, "Q5_K_L": 50.60e9, "Q5_K_M": 49.95e9, "Q5_K_S": 48.66e9, "Q4_K_L": 43.30e9,
+      "Q4_K_M": 42.52e9, "Q4_K_S": 40.35e9, "Q4_0": 40.12e9, "Q3_K_XL": 38.06e9, "IQ4_XS": 37.90e9,
+      "Q3_K_L": 37.14e9, "Q3_K_M": 34.27e9, "IQ3_M": 31.94e9, "Q3_K_S": 30.91e9}),
+    ("Llama-3.2-3B-Instruct, geerlingguy/ai-benchmarks#53 (download log)", LLAMA_3B, 1, {"Q4_K_M": 2_019_377_696}),
+    ("lmstudio-community/Qwen2.5-7B-Instruct-GGUF@241ab5c (page of the file)", QWEN_7B, 5e6, {"Q4_K_M": 4.68e9}),
+    ("qwen2 7B, ggml-org/llama.cpp#16894 (llama-bench)", QWEN_7B, 0.005 * GIB, {"Q8_0": 7.54 * GIB}),
+    ("TheBloke/Mixtral-8x7B-v0.1-GGUF@e52eddd (LFS pointer)", MIXTRAL, 1, {"Q8_0": 49_624_262_080}),
+    ("TheBloke/Mixtral-8x7B-Instruct-v0.1-GGUF@3c5aa61 (LFS pointer)", MIXTRAL, 1, {"Q4_0": 26_441_533_376}),
+    ("Artefact2/Mixtral-8x7B-Instruct-v0.1-GGUF@9c19212, @a387f72 (LFS pointers)", MIXTRAL, 1,
+     {"Q6_K": 38_378_760_064, "Q5_K_M": 33_227_523_968}),
+    ("Artefact2/Mixtral-8x7B-v0.1-GGUF@f656695 (LFS pointer)", MIXTRAL, 1, {"Q5_K_S": 32_229_279_104}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "config", "resolution", "label", "size"),
+    [
+        pytest.param(source, config, resolution, label, size, id=f"{label}-{source}")
+        for source, config, resolution, files in PUBLISHED
+        for label, size in files.items()
+    ],
+)
+def test_published_files_of_other_models(
+    source: str, config: dict[str, object], resolution: float, label: str, size: float
+) -> None:
+    """Within 0.5 % of the whole file, header and vocabulary included; Mixtral's old files have the router in F16."""
+    tensors = weight_bytes(as_gguf(read_model(config), f"gguf:{label}"))
+    router = 32 * 8 * 4096 * 2 if config is MIXTRAL else 0
+    assert -resolution - router <= size - tensors <= 0.005 * size, source
+
+
+def test_fused_queries_had_other_types_before() -> None:
+    """Phi-3's files of 2024: queries, keys and values in one matrix of 9,216 x 3,072, counted as values only since.
+
+    llama.cpp gave all of them Q5_K under Q4_K_M, Q6_K under Q5_K_M and the label's own type under Q2_K (file of
+    PrunaAI/Phi-3-mini-4k-instruct-GGUF-Imatrix-smashed at 0d493b2, 65ab280 and a80f0e2). category_is_attn_v of
+    today's src/llama-quant.cpp treats them as values: half in Q6_K and half in the label's type, or Q3_K under Q2_K.
+    """
+    elements = 32 * 9216 * 3072
+    bits = {"Q2_K": 84, "Q3_K": 110, "Q4_K": 144, "Q5_K": 176, "Q6_K": 210}  # bytes of a block of 256
+    rules = {
+        "Q4_K_M": (2_393_231_136, bits["Q5_K"], (bits["Q6_K"] + bits["Q4_K"]) / 2),
+        "Q5_K_M": (2_815_274_784, bits["Q6_K"], (bits["Q6_K"] + bits["Q5_K"]) / 2),
+        "Q2_K": (1_416_203_040, bits["Q2_K"], bits["Q3_K"]),
+    }
+    for label, (size, then, now) in rules.items():
+        today = weight_bytes(as_gguf(read_model(PHI3), f"gguf:{label}"))
+        before = today - elements // 256 * (now - then)
+        assert 0 <= size - before <= 0.001 * size
 
 
 def test_published_file_of_mistral_7b() -> None:
@@ -92,3 +183,9 @@ def test_labels_chosen_model_by_model_are_refused(label: str) -> None:
     """Unsloth's mixtures cannot be derived; nor can what nobody makes."""
     with pytest.raises(VramfitError, match="weight_format"):
         estimate(read_model("llama-3.1-8b"), Inference(weight_format=label))
+
+
+def test_dynamic_labels_say_where_their_sizes_stand() -> None:
+    """Only the file knows Unsloth's mixtures: the way to it is named."""
+    with pytest.raises(VramfitError, match=r"only the file says what it holds: name it, such as org/name:UD-Q4_K_XL"):
+        estimate(read_model("llama-3.1-8b"), Inference(weight_format="gguf:ud-q4_k_xl"))

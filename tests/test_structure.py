@@ -29,11 +29,11 @@ EACH_FILE = pytest.mark.parametrize("path", [pytest.param(f, id=str(f.relative_t
 
 LEVELS = (
     {"units", "errors", "names", "formats", "version"},  # words
-    {"spec", "pipeline", "device", "engine", "request", "shard", "result", "rule"},  # nouns
+    {"spec", "layer_kind", "pipeline", "device", "engine", "request", "shard", "result", "rule"},  # nouns
     {"parallel", "memory", "engines", "readers", "catalogue", "report"},  # rooms
     {
         *("understand", "source", "estimate", "fit", "search", "answer", "rule_of_thumb", "components"),
-        "gguf_recipe",
+        *("gguf_recipe", "hub_source"),
     },  # decide
     {"wire", "cli", "__main__", "__init__"},  # doors
 )

@@ -4,6 +4,7 @@
     |-- InvalidValueError       a value that cannot be: its path, what was seen, what was expected
     |-- UnknownNameError        a model, device, format, engine ... nobody here knows; lists the nearest
     |-- UnsupportedModelError   an architecture or a field of one that is not understood
+    |   `-- UnknownKindError    a whole kind of model that no reader of ours knows; another program might
     |-- UnreadableFileError     a file that is missing, damaged, hostile or of another kind
     |-- HubError                the Hub said no, or was not reachable
     `-- ImpossiblePlanError     degrees that do not divide the model, or do not make up the devices
@@ -47,6 +48,10 @@ class UnknownNameError(VramfitError):
 
 class UnsupportedModelError(VramfitError):
     """An architecture, or a field of one, that is not understood: refused rather than guessed."""
+
+
+class UnknownKindError(UnsupportedModelError):
+    """A ``model_type``, or a class of one, that no reader of ours knows."""
 
 
 class UnreadableFileError(VramfitError):

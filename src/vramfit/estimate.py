@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from vramfit.device import Device
 from vramfit.engine import EngineProfile
+from vramfit.layer_kind import Dense, Experts, GroupedQuery
 from vramfit.memory.activations import activations, encoded_prompt, towers
 from vramfit.memory.adapters import adapters
 from vramfit.memory.kv_cache import growth, kv_cache, mixer_kind, model_bytes_per_token
@@ -23,7 +24,7 @@ from vramfit.parallel import shards
 from vramfit.request import Inference, Plan
 from vramfit.result import Breakdown, Estimate, Item, ModelSummary, Phase
 from vramfit.shard import Shard
-from vramfit.spec import Dense, Experts, GroupedQuery, Layer, ModelSpec
+from vramfit.spec import Layer, ModelSpec
 from vramfit.understand import Understood, understand
 
 Component: TypeAlias = Callable[[Shard, Inference, EngineProfile], Iterable[Item]]

@@ -14,9 +14,12 @@ from enum import StrEnum
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import FP32, GGUF_TYPES, Role, StorageFormat
-from vramfit.spec import Experts, GroupedQuery, Layer, ModelSpec, Part, Scheme, Tensor
+from vramfit.layer_kind import Experts, GroupedQuery
+from vramfit.spec import Layer, ModelSpec, Part, Scheme, Tensor
 
 PREFIX = "gguf:"
+DYNAMIC = "UD-"
+"""Beginning of Unsloth's labels."""
 
 BASE_TYPES = {
     "F32": "F32", "F16": "F16", "BF16": "BF16", "Q4_0": "Q4_0", "Q4_1": "Q4_1", "Q5_0": "Q5_0", "Q5_1": "Q5_1",
@@ -118,8 +121,18 @@ def is_label(weight_format: str) -> bool:
     return weight_format.upper().startswith(PREFIX.upper()) and _label(weight_format) in {*BASE_TYPES, *LARGE}
 
 
+def is_dynamic(weight_format: str) -> bool:
+    """Say whether a weight format names a mixture that is chosen model by model.
+
+    >>> is_dynamic("gguf:UD-Q4_K_XL"), is_dynamic("gguf:Q4_K_M")
+    (True, False)
+    """
+    return weight_format.upper().startswith(f"{PREFIX.upper()}{DYNAMIC}")
+
+
 def _label(weight_format: str) -> str:
-    return weight_format[len(PREFIX) :].upper().replace("-", "_")
+    label = weight_format[len(PREFIX) :].upper()
+    return label if label.startswith(DYNAMIC) else label.replace("-", "_")
 
 
 def as_gguf(model: ModelSpec, weight_format: str) -> ModelSpec:
@@ -131,6 +144,14 @@ def as_gguf(model: ModelSpec, weight_format: str) -> ModelSpec:
     Raises:
         InvalidValueError: no such label, or one whose mixture is chosen model by model.
     """
+    if is_dynamic(weight_format):
+        raise InvalidValueError(
+            "workload.weight_format",
+            weight_format,
+            "a label that llama.cpp's quantiser knows",
+            "Unsloth chooses these mixtures tensor by tensor and model by model, so only the file says what it holds: "
+            f"name it, such as org/name:{_label(weight_format)}",
+        )
     if not is_label(weight_format):
         known_labels = ", ".join((*BASE_TYPES, *LARGE))
         raise InvalidValueError("workload.weight_format", weight_format, f"gguf: and one of {known_labels}")

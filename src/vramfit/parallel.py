@@ -10,27 +10,23 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.errors import ImpossiblePlanError
-from vramfit.request import Plan
-from vramfit.shard import Shard
-from vramfit.spec import (
+from vramfit.layer_kind import (
     Attention,
     Compressed,
     CrossAttention,
-    Cut,
     Dense,
     Experts,
     FeedForward,
     GroupedQuery,
     Latent,
-    Layer,
     LinearAttention,
-    ModelSpec,
-    Part,
     Recurrence,
     ShortConvolution,
     StateSpace,
-    Tensor,
 )
+from vramfit.request import Plan
+from vramfit.shard import Shard
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Tensor
 from vramfit.units import ceil_div
 
 

@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vramfit.catalogue.model import find_model
-from vramfit.errors import HubError, UnknownNameError, UnreadableFileError
+from vramfit.errors import (
+    HubError,
+    UnknownKindError,
+    UnknownNameError,
+    UnreadableFileError,
+    UnsupportedModelError,
+)
 from vramfit.readers.hf_config import read_config
 from vramfit.readers.quantization import with_quantization_file
 from vramfit.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from vramfit.readers.gguf_files import GgufChoice
 
 CONFIG_LIMIT_BYTES = 16 * 2**20
 """Largest ``config.json`` that is read; published ones are below 1 MiB."""
 QUANTIZATION_FILE = "hf_quant_config.json"
 """ModelOpt's own file beside ``config.json``, which older exports do not repeat there."""
+HUB_FILE_DEPTH = 2
+"""Slashes from which a name that ends in .gguf and is no file here is one on the Hub: org/name/file.gguf."""
 
 
 def read_model(source: str | Path | Mapping[str, object], *, name: str | None = None, hub: bool = False) -> ModelSpec:
     """Return the model that a name, a path or the content of a ``config.json`` stands for.
 
     Args:
-        source: a mapping; a path to a ``config.json``, a model's or a pipeline's directory, a ``*.safetensors`` file
-            or its index (with ``config.json`` beside it); a ``*.gguf`` file; or a catalogue name or Hub id,
-            ``org/name[@revision]``.
+        source: a mapping; a path to a ``config.json``, a model's directory, a ``*.safetensors`` file or its index
+            (with ``config.json`` beside it); a ``*.gguf`` file or a folder of them (``folder:LABEL``); a catalogue name
+            or Hub id, ``org/name[@revision]``, also ``org/name:LABEL`` and ``org/name/file.gguf``; or the address of a
+            GGUF file.
         name: what to call a model that comes as a mapping.
         hub: True = ask the Hub even when the catalogue knows the name, and compare with the file headers.
 
@@ -34,37 +48,75 @@ def read_model(source: str | Path | Mapping[str, object], *, name: str | None = 
         UnsupportedModelError: an architecture that is not understood.
     """
     if isinstance(source, Mapping):
-        return _read(source, name or "config")
+        return read_any(source, name or "config")
     text = str(source)
+    folder, label = _labelled_folder(text)
+    if folder is not None:
+        return _load_gguf(folder, label)
     if isinstance(source, Path) or _looks_like_path(text):
         return load_model(Path(text))
-    if not hub:
-        try:
-            row = find_model(text)
-        except UnknownNameError as unknown:
-            if "/" not in text:
-                raise
-            return _fetch_model(text, unknown)
-        return _read(row.config, row.name)
-    return _fetch_model(text, None)
+    if hub or text.startswith(("https://", "http://")):
+        return _fetch_model(text, None)
+    try:
+        row = find_model(text)
+    except UnknownNameError as unknown:
+        if "/" not in text:
+            raise
+        return _fetch_model(text, unknown)
+    return read_any(row.config, row.name)
 
 
-def _read(config: Mapping[str, object], name: str) -> ModelSpec:
-    """Read a configuration of transformers, or of diffusers: a component, or a pipeline with its components inside."""
+def read_base(text: str) -> ModelSpec:
+    """Return the model that an adapter was trained on: from the catalogue or the Hub, and no adapter itself.
+
+    Raises:
+        UnsupportedModelError: an adapter on an adapter, which may lead back to itself.
+    """
+    from vramfit.hub_source import fetch_model  # noqa: PLC0415 - the network is the slow path
+
+    def refuse(named: str) -> ModelSpec:
+        raise UnsupportedModelError(f"{text}: an adapter on {named}: expected a model; name the first one's base")
+
+    try:
+        row = find_model(text)
+    except UnknownNameError:
+        return fetch_model(text, read_any, refuse)
+    return read_any(row.config, row.name)
+
+
+def read_any(config: Mapping[str, object], name: str) -> ModelSpec:
+    """Return the model of a configuration of transformers or diffusers: by our readers, else as built by transformers.
+
+    Raises:
+        UnsupportedModelError: neither reads it; says what each of them misses.
+    """
     if "_class_name" in config and "model_type" not in config:
         from vramfit.readers.diffusion.pipeline import as_any  # noqa: PLC0415 - only paid for by pipelines
 
         return as_any(config, name)
-    return read_config(config, name)
+    try:
+        return read_config(config, name)
+    except UnknownKindError as unknown:
+        from vramfit.readers.on_meta import read_on_meta  # noqa: PLC0415 - seconds to import, and rarely wanted
+
+        try:
+            return read_on_meta(config, name)
+        except UnsupportedModelError as error:
+            raise UnsupportedModelError(f"{unknown}; {error}") from None
 
 
 def _looks_like_path(text: str) -> bool:
     """Say whether a text can only be meant as a path: it exists, or starts or ends like one."""
-    return (
-        text.startswith(("/", "./", "../", "~"))
-        or text.endswith((".json", ".safetensors", ".gguf"))
-        or Path(text).exists()
-    )
+    if Path(text).exists() or text.startswith(("/", "./", "../", "~")):
+        return True
+    return text.endswith((".json", ".safetensors")) or (text.endswith(".gguf") and text.count("/") < HUB_FILE_DEPTH)
+
+
+def _labelled_folder(text: str) -> tuple[Path | None, str]:
+    """Return the folder and the label of ``folder:LABEL``; None = this is no such thing."""
+    folder, _, label = text.rpartition(":")
+    path = Path(folder).expanduser()
+    return (path, label) if folder and not Path(text).exists() and path.is_dir() else (None, "")
 
 
 def load_model(path: Path) -> ModelSpec:
@@ -91,6 +143,8 @@ def load_model(path: Path) -> ModelSpec:
     weights = path if path.suffix == ".safetensors" or path.name.endswith(".index.json") else _weights_in(folder)
     config = path if path.is_file() and path != weights else folder / "config.json"
     if not config.exists():
+        if path.is_dir() and any(path.glob("*.gguf")):
+            return _load_gguf(path, None)
         raise UnreadableFileError(
             f"{folder}: no config.json there: expected one beside the weights; a header names tensors but not layers"
         )
@@ -98,7 +152,7 @@ def load_model(path: Path) -> ModelSpec:
     beside = folder / QUANTIZATION_FILE
     if config == folder / "config.json" and beside.exists():
         content = with_quantization_file(content, load_json_object(beside, CONFIG_LIMIT_BYTES))
-    spec = _read(content, folder.resolve().name or str(path))
+    spec = read_any(content, folder.resolve().name or str(path))
     if weights is None:
         return spec
     from vramfit.readers.safetensors import load_checkpoint  # noqa: PLC0415
@@ -116,15 +170,43 @@ def _weights_in(folder: Path) -> Path | None:
 
 def _fetch_model(text: str, unknown: UnknownNameError | None) -> ModelSpec:
     """Ask the Hub; when it cannot help, say what the catalogue would have offered."""
-    from vramfit.readers.hub import fetch_checkpoint, fetch_config  # noqa: PLC0415 - the network is the slow path
-    from vramfit.readers.witness import attach  # noqa: PLC0415
+    from vramfit.hub_source import fetch_model  # noqa: PLC0415 - the network is the slow path
 
-    repo_id, _, revision = text.partition("@")
     try:
-        spec = read_config(fetch_config(repo_id, revision or None), repo_id)
-        checkpoint = fetch_checkpoint(repo_id, revision or None)
+        return fetch_model(text, read_any, read_base)
     except HubError as error:
         if unknown is None or not unknown.nearest:
             raise
         raise HubError(f"{error}; not in the catalogue either, nearest there: {', '.join(unknown.nearest)}") from error
-    return spec if checkpoint is None else attach(spec, checkpoint)
+
+
+def gguf_menu(text: str) -> tuple[GgufChoice, ...]:
+    """Return the GGUF models among which a name or a folder leaves the choice, projectors last.
+
+    Raises:
+        VramfitError: what does not answer, or has no such files.
+    """
+    from vramfit.hub_source import gguf_files  # noqa: PLC0415
+    from vramfit.readers.gguf_files import gguf_choices  # noqa: PLC0415
+
+    folder, _ = _labelled_folder(text)
+    folder = Path(text).expanduser() if folder is None else folder
+    if folder.is_dir():
+        return gguf_choices({path.name: path.stat().st_size for path in folder.glob("*.gguf")})
+    return gguf_files(text)
+
+
+def _load_gguf(folder: Path, label: str | None) -> ModelSpec:
+    """Read one of the GGUF models of a folder, with its projector: the one of a label, else the usual one."""
+    from vramfit.readers.gguf import load_gguf  # noqa: PLC0415
+    from vramfit.readers.gguf_files import choose, gguf_choices, projector_of, unnamed, usual_choice  # noqa: PLC0415
+    from vramfit.readers.gguf_model import read_gguf, with_projector  # noqa: PLC0415
+
+    choices = gguf_choices({path.name: path.stat().st_size for path in folder.glob("*.gguf")})
+    chosen = usual_choice(choices, str(folder)) if label is None else choose(choices, label, str(folder))
+    spec, projector = read_gguf(*load_gguf(folder / chosen.files[0])), projector_of(choices)
+    if projector is not None:
+        spec = with_projector(spec, *load_gguf(folder / projector.files[0]))
+    if label is not None or len(choices) == 1:
+        return spec
+    return replace(spec, assumptions=(unnamed(chosen, choices, str(folder)), *spec.assumptions))

@@ -8,7 +8,7 @@ from vramfit.engine import EngineProfile
 from vramfit.engines.profile import find_profile
 from vramfit.errors import InvalidValueError
 from vramfit.formats import FP32, StorageFormat, kv_format, weight_format
-from vramfit.gguf_recipe import as_gguf, is_label
+from vramfit.gguf_recipe import as_gguf, is_dynamic, is_label
 from vramfit.request import Inference
 from vramfit.result import Choice
 from vramfit.spec import ModelSpec, Scheme
@@ -41,7 +41,7 @@ def understand(model: ModelSpec, workload: Inference) -> Understood:
     if workload.weight_format != "auto":
         model = _without_scales(model)
     choices = [Choice(field="engine_version", value=engine.version, why=f"{why}; checked against {engine.checked}")]
-    if is_label(workload.weight_format):
+    if is_label(workload.weight_format) or is_dynamic(workload.weight_format):
         model = as_gguf(model, workload.weight_format)
         scheme = model.scheme
     else:

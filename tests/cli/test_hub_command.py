@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gguf_bytes import gguf_file
 from loopback_hub import GOOD_TOKEN, LoopbackHub, Repository, safetensors
 from vramfit.catalogue.model import find_model
 from vramfit.readers.hf_config import read_config
@@ -54,6 +55,22 @@ def test_the_catalogue_answers_first_unless_the_hub_is_asked_for(tmp_path: Path)
         assert "config" == json.loads(run(hub, tmp_path, ROW.name).stdout)["model"]["evidence"]
         assert not hub.requests
         assert "config" != json.loads(run(hub, tmp_path, ROW.name, "--hub").stdout)["model"]["evidence"]
+
+
+@pytest.mark.slow
+def test_a_repository_of_gguf_files_is_answered_and_listed(tmp_path: Path) -> None:
+    """The usual file is answered, all are listed with what fits, and a label chooses one."""
+    pytest.importorskip("gguf")
+    files = {f"m-{label}.gguf": gguf_file(tmp_path, label, label=kind) for label, kind in
+             (("Q4_K_M", "F16"), ("Q8_0", "F32"))}  # fmt: skip
+    with LoopbackHub({"org/gguf": Repository(files=files)}) as hub:
+        environment = {**os.environ, **hub.environment(tmp_path), "COLUMNS": "110"}
+        command = [sys.executable, "-m", "vramfit", "infer", "org/gguf", "--gpu", "l4"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", check=True)
+        named = json.loads(run(hub, tmp_path, "org/gguf:Q8_0").stdout)
+    assert "GGUF models there" in done.stdout
+    assert "The largest that fits: vramfit infer org/gguf:Q8_0" in done.stdout
+    assert "Q8_0" == named["model"]["name"]
 
 
 @pytest.mark.slow

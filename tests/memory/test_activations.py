@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from vramfit.estimate import estimate
+from vramfit.layer_kind import Compressed, Dense, Experts, GroupedQuery
 from vramfit.memory.activations import dense_width, experts_width, mixer_width
 from vramfit.request import Inference
 from vramfit.result import Counter, Phase
 from vramfit.source import read_model
-from vramfit.spec import Compressed, Dense, Experts, GroupedQuery
 from vramfit.units import GIB
 
 

@@ -10,11 +10,12 @@ import pytest
 from vramfit.engines.profile import find_profile
 from vramfit.estimate import estimate
 from vramfit.formats import kv_format
+from vramfit.layer_kind import CrossAttention, GroupedQuery, Latent
 from vramfit.memory.kv_cache import expanded_bytes_per_token, kv_bytes_per_token, latent_bytes_per_token
 from vramfit.request import Inference, Plan
 from vramfit.result import Breakdown, Phase
 from vramfit.source import read_model
-from vramfit.spec import CrossAttention, GroupedQuery, Latent, ModelSpec
+from vramfit.spec import ModelSpec
 
 BF16 = kv_format("bf16")
 MLA = Latent(num_attention_heads=128, kv_lora_rank=512, qk_rope_head_dim=64, qk_nope_head_dim=128, v_head_dim=128)

@@ -10,12 +10,13 @@ import pytest
 from hybrid_configs import NEMOTRON_NANO_9B_V2
 from recurrent_configs import MAMBA_1_4B, RECURRENT_GEMMA_2B
 from vramfit.estimate import estimate
+from vramfit.layer_kind import LinearAttention, Recurrence, Recurrent, ShortConvolution, StateSpace
 from vramfit.memory.recurrent_state import carried_elements, convolution_channels, state_elements
 from vramfit.parallel import shards
 from vramfit.readers.hf_config import read_config
 from vramfit.request import Inference, Plan
 from vramfit.result import Item
-from vramfit.spec import LinearAttention, ModelSpec, Recurrence, Recurrent, ShortConvolution, StateSpace
+from vramfit.spec import ModelSpec
 
 QWEN3_5_4B: dict[str, Any] = {
     "model_type": "qwen3_5_text", "hidden_size": 2560, "num_hidden_layers": 32, "intermediate_size": 9216,

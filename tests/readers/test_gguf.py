@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from vramfit.errors import UnreadableFileError, UnsupportedModelError, VramfitError
 from vramfit.estimate import estimate
 from vramfit.gguf_recipe import as_gguf
+from vramfit.layer_kind import GroupedQuery, LinearAttention, StateSpace
 from vramfit.memory.weights import weight_bytes
 from vramfit.readers.gguf import (
     GgufHeader,
@@ -28,7 +29,7 @@ from vramfit.readers.gguf import (
 from vramfit.readers.gguf_model import read_gguf
 from vramfit.request import Inference
 from vramfit.source import read_model
-from vramfit.spec import GroupedQuery, LinearAttention, StateSpace, inventory
+from vramfit.spec import inventory
 
 gguf = pytest.importorskip("gguf")
 pytestmark = pytest.mark.witness
@@ -158,7 +159,7 @@ def test_split_files_are_put_together(tmp_path: Path) -> None:
     [
         ("gemma3", None, [128] * 5 + [None] + [128] * 2),
         ("gpt-oss", None, [128, None] * 4),
-        ("smallthinker", None, [None, 128, 128, 128] * 2),
+        ("smallthinker", None, [None, 4096, 4096, 4096] * 2),
         ("mimo2", [1, 1, 0, 1, 1, 1, 0, 1], [128, 128, None, 128, 128, 128, None, 128]),
         ("llama", None, [None] * 8),
     ],
@@ -196,10 +197,10 @@ def test_recurrent_layers_have_their_state(tmp_path: Path) -> None:
 
 
 def test_a_recurrence_that_is_not_understood_is_refused(tmp_path: Path) -> None:
-    """RWKV's time mixing keeps a state that no formula here describes."""
-    tensors = {"token_embd.weight": ((16, 512), "F16"), "blk.0.time_mix_w1.weight": ((64, 512), "F16")}
-    path = write(tmp_path / "m.gguf", "rwkv7", {**LLAMA, "block_count": 1}, tensors)
-    with pytest.raises(UnsupportedModelError, match=r"blk\.0\.time_mix_w1\.weight"):
+    """A block with a decay but no convolution keeps a state that no formula here describes."""
+    tensors = {"token_embd.weight": ((16, 512), "F16"), "blk.0.ssm_a": ((64, 512), "F32")}
+    path = write(tmp_path / "m.gguf", "mamba", {**LLAMA, "block_count": 1}, tensors)
+    with pytest.raises(UnsupportedModelError, match=r"ssm_a: a recurrence of mamba"):
         read_model(path)
 
 

@@ -15,6 +15,7 @@ import pytest
 from loopback_hub import EXPIRED_TOKEN, GOOD_TOKEN, LoopbackHub, Repository, Sparse, commit_of, safetensors, sharded
 from vramfit.errors import HubError, UnreadableFileError
 from vramfit.readers import hub as hub_reader
+from vramfit.readers import hub_request
 from vramfit.readers.hub import fetch_checkpoint, fetch_config
 from vramfit.readers.hub_refusal import Refusal, refusal
 
@@ -254,7 +255,7 @@ def test_a_silent_server_is_given_up(hub: LoopbackHub, monkeypatch: pytest.Monke
 
 def test_a_trickling_server_is_given_up(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then is never silence; the whole answer has its own limit."""
-    monkeypatch.setattr(hub_reader, "LONGEST_REQUEST_SECONDS", 0.1)
+    monkeypatch.setattr(hub_request, "LONGEST_REQUEST_SECONDS", 0.1)
     hub.behaviour.seconds_per_byte = 0.02
     assert "does not answer (TimeoutError" in refusal_of("org/single")
 

@@ -8,9 +8,9 @@ import pytest
 
 from tiny import hybrids
 from tiny.case import Tiny
+from vramfit.layer_kind import LinearAttention, Recurrent, ShortConvolution
 from vramfit.memory.recurrent_state import carried_elements, state_elements
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import LinearAttention, Recurrent, ShortConvolution
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

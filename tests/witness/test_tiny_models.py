@@ -9,8 +9,9 @@ import pytest
 
 from tiny import ALL
 from tiny.case import Tiny
+from vramfit.layer_kind import GroupedQuery
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import GroupedQuery, ModelSpec, inventory
+from vramfit.spec import ModelSpec, inventory
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from published_configs import GEMMA_3_4B, PUBLISHED, SIGLIP, Config
+from vramfit.layer_kind import GroupedQuery
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import GroupedQuery, ModelSpec, inventory
+from vramfit.spec import ModelSpec, inventory
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

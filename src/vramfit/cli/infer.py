@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,8 @@ NOT_FITTING = 1
 def infer(model: str | None, **given: Any) -> int:  # noqa: ANN401 - click's options, named in the decorators above
     """Say what a model needs to run, and on what it fits.
 
-    MODEL is a catalogue name, a Hub id (org/name[@revision]), or a path to a config.json, a model's folder or a
-    safetensors file.
+    MODEL is a catalogue name, a Hub id (org/name[@revision], org/name:Q4_K_M, org/name/file.gguf), the address of a
+    GGUF file, or a path to a config.json, a model's folder, a safetensors or a GGUF file.
     """
     found = _with_files(model, given)
     size = given["gpu_memory"]
@@ -71,7 +72,21 @@ def infer(model: str | None, **given: Any) -> int:  # noqa: ANN401 - click's opt
     note = None
     if request.device == "here":
         request, note = _here(request)
-    return _finish(answer(request, hub=given["hub"]), given, note)
+    answered = answer(request, hub=given["hub"])
+    return _finish(answered, given, note, _other_files(answered, found, given))
+
+
+def _other_files(answered: Answer, named: str, given: dict[str, Any]) -> Iterable[Section]:
+    """Return the other GGUF models of a repository or folder from which none was named, and which of them fit."""
+    if given["as_json"] or given["brief"] or ".gguf" not in answered.estimate.model.evidence:
+        return ()
+    from vramfit.cli.gguf_files import section  # noqa: PLC0415 - only where there is a choice
+    from vramfit.readers.gguf_files import NOT_NAMED  # noqa: PLC0415
+    from vramfit.source import gguf_menu  # noqa: PLC0415
+
+    if not any(NOT_NAMED in text for text in answered.estimate.assumptions):
+        return ()
+    return (section(gguf_menu(named), answered, named),)
 
 
 def _with_files(model: str | None, given: dict[str, Any]) -> str:
@@ -103,15 +118,15 @@ def _here(request: Request) -> tuple[Request, str]:
     ), note
 
 
-def _finish(answered: Answer, given: dict[str, Any], note: str | None = None) -> int:
-    """Print the answer; return the exit code."""
+def _finish(answered: Answer, given: dict[str, Any], note: str | None = None, more: Iterable[Section] = ()) -> int:
+    """Print the answer, and more sections behind it; return the exit code."""
     if given["as_json"]:
         from vramfit.wire import answer_to_json  # noqa: PLC0415 - only JSON pays for msgspec
 
         click.echo(answer_to_json(answered))
     else:
         first = () if note is None else (Section("", (Row(note, tone=Tone.QUIET),)),)
-        show((*first, *(brief(answered) if given.get("brief") else sections(answered))))
+        show((*first, *(brief(answered) if given.get("brief") else sections(answered)), *more))
     if given["check"] and answered.fit.verdict not in {Verdict.FITS, Verdict.TIGHT}:
         return NOT_FITTING
     return 0

@@ -12,11 +12,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 from vramfit.engine import EngineProfile
-from vramfit.memory.weights import largest_quantised
-from vramfit.request import Inference
-from vramfit.result import Basis, Item, Phase, exactly
-from vramfit.shard import Shard
-from vramfit.spec import (
+from vramfit.layer_kind import (
     Attention,
     Compressed,
     CrossAttention,
@@ -24,14 +20,17 @@ from vramfit.spec import (
     Experts,
     GroupedQuery,
     Latent,
-    Layer,
     LinearAttention,
     Recurrence,
     Recurrent,
     ShortConvolution,
     StateSpace,
-    layer_groups,
 )
+from vramfit.memory.weights import largest_quantised
+from vramfit.request import Inference
+from vramfit.result import Basis, Item, Phase, exactly
+from vramfit.shard import Shard
+from vramfit.spec import Layer, layer_groups
 from vramfit.units import Size, ceil_div, count_of, larger, smaller
 
 _SOURCE = (

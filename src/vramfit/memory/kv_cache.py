@@ -11,10 +11,11 @@ from functools import reduce
 
 from vramfit.engine import EngineProfile
 from vramfit.formats import StorageFormat, kv_format
+from vramfit.layer_kind import Attention, Compressed, CrossAttention, GroupedQuery, Latent
 from vramfit.request import Inference
 from vramfit.result import Basis, Item, Phase, exactly
 from vramfit.shard import Shard
-from vramfit.spec import Attention, Compressed, CrossAttention, GroupedQuery, Latent, ModelSpec
+from vramfit.spec import ModelSpec
 from vramfit.units import Size, ceil_div, count_of, larger, smaller
 
 INDEX_SCALE_BYTES = 4

@@ -9,10 +9,18 @@ from collections.abc import Iterable
 
 from vramfit.engine import EngineProfile
 from vramfit.formats import FP16, FP32
+from vramfit.layer_kind import (
+    Attention,
+    Compressed,
+    LinearAttention,
+    Recurrence,
+    Recurrent,
+    ShortConvolution,
+    StateSpace,
+)
 from vramfit.request import Inference
 from vramfit.result import Basis, Item, Phase
 from vramfit.shard import Shard
-from vramfit.spec import Attention, Compressed, LinearAttention, Recurrence, Recurrent, ShortConvolution, StateSpace
 from vramfit.units import count_of
 
 SOURCES = {

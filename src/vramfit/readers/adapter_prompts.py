@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.formats import Role
+from vramfit.layer_kind import GroupedQuery
 from vramfit.readers.families.decoder import Tensors, linear
 from vramfit.readers.fields import LARGEST_CONTEXT, Fields
-from vramfit.spec import Cut, GroupedQuery, ModelSpec, Tensor
+from vramfit.spec import Cut, ModelSpec, Tensor
 
 
 def _tokens(config: Fields) -> int:

@@ -237,7 +237,7 @@ def _tensor(cursor: _Cursor) -> tuple[StoredTensor, int]:
     offset = int(cursor.scalar(_UINT64))
     if number not in TYPES:
         raise cursor.wrong(f"tensor {quote(name)} of type {number}", f"one of {', '.join(map(str, TYPES))}")
-    if prod(shape) > LARGEST_SIZE or 0 in shape:
+    if not shape or prod(shape) > LARGEST_SIZE or 0 in shape:
         raise cursor.wrong(f"tensor {quote(name)} of shape {quote([*shape])}", "sizes from 1, at most 2**62 elements")
     stored = GGUF_TYPES[TYPES[number]]
     if shape and shape[-1] % stored.block_elements:

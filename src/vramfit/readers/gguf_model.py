@@ -1,68 +1,37 @@
 """From a GGUF header to a ``ModelSpec``: weights from the tensors themselves, the rest from the metadata.
 
 Nothing is inferred from a label: every tensor has its own type. Which layers attend, keep a state or
-route to experts follows from the tensors they have; how far they look back, from the metadata and, where
-llama.cpp has it in its code, from ``WINDOWS``.
+route to experts follows from the tensors they have (``gguf_mixers``); what llama.cpp has in its code and not in the
+file is in ``gguf_architectures``. An architecture that is not there is refused by name.
 Source: ggml-org/llama.cpp:src/llama-model.cpp and src/models/*.cpp (load_arch_hparams), gguf-py/gguf/constants.py.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from math import prod
 
 from vramfit.errors import UnsupportedModelError, quote
 from vramfit.formats import FP32, GGUF_TYPES, Role, StorageFormat
+from vramfit.layer_kind import Attention, Dense, Experts, FeedForward, GroupedQuery
+from vramfit.names import nearest
 from vramfit.readers.gguf import GgufHeader
+from vramfit.readers.gguf_architectures import ENCODERS, READ, UNREAD
+from vramfit.readers.gguf_metadata import Metadata
+from vramfit.readers.gguf_mixers import ignored_window, mixers_of
 from vramfit.readers.safetensors import Checkpoint, StoredTensor
-from vramfit.spec import (
-    Attention,
-    Cut,
-    Dense,
-    Experts,
-    FeedForward,
-    GroupedQuery,
-    Latent,
-    Layer,
-    LinearAttention,
-    ModelSpec,
-    Part,
-    Scheme,
-    StateSpace,
-    Tensor,
-)
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Scheme, Tensor
 
-WINDOWS = {
-    "gemma2": (2, False), "gemma3": (6, False), "gemma-embedding": (6, False), "gemma3n": (5, False),
-    "gpt-oss": (2, False), "cohere2": (4, False), "olmo2": (4, False), "exaone4": (4, False), "exaone-moe": (4, False),
-    "llama4": (4, False), "afmoe": (4, False), "plamo3": (8, False),
-    "smallthinker": (4, True), "modern-bert": (3, True),
-}  # fmt: skip
-"""Architecture -> (period, whether the full layer is the first of each period); ``set_swa_pattern`` of each.
-An architecture that is not here and has no pattern in its metadata attends to everything, as in llama.cpp."""
-
-SHARES_FROM = {"gemma3n": 20}
-"""First layer that reads earlier layers' caches (``n_layer_kv_from_start``), where the metadata does not say."""
-
-LINEAR = frozenset({"qwen3next", "qwen35", "qwen35moe"})
-"""Architectures whose ``ssm`` keys describe gated delta networks."""
-
-ENCODERS = frozenset(
-    {"bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2", "jina-bert-v3", "eurobert",
-     "gemma-embedding", "t5encoder", "clip"}
-)  # fmt: skip
-"""Architectures that choose no tokens."""
-
-OTHER_STATES = ("time_mix", "shortconv", "ssm_f_a", "ssm_beta_", "kda")
-"""Parts of tensor names that belong to recurrences this reader does not know yet (RWKV, LFM2, Kimi Linear)."""
-
-_BLOCK = re.compile(r"^blk\.(?P<number>[0-9]{1,5})\.(?P<rest>.+)$")
+_BLOCK = re.compile(r"^(?P<stack>(?:enc\.|dec\.)?blk\.)(?P<number>[0-9]{1,5})\.(?P<rest>.+)$")
+_TOWER = re.compile(r"^(?P<stack>(?:v|a|v\.sam|a\.proj)[._]blk\.)(?P<number>[0-9]{1,5})\.(?P<rest>.+)$")
+Stacks = dict[str, dict[int, list[StoredTensor]]]
 _CUTS = (
     (re.compile(r"attn_q(_b)?\.(weight|bias)$"), Cut.OUTPUTS),
     (re.compile(r"attn_[kv]\.(weight|bias)$"), Cut.KEY_VALUE_HEADS),
     (re.compile(r"attn_qkv\.(weight|bias)$"), Cut.QUERY_KEY_VALUE),
-    (re.compile(r"(attn_output|ffn_down|ffn_down_shexp|ssm_out)\.weight$"), Cut.INPUTS),
+    (re.compile(r"(attn_output|attn_o|attn_out|ffn_down|ffn_down_shexp|ssm_out)\.weight$"), Cut.INPUTS),
     (re.compile(r"ffn_(gate|up)(_shexp)?\.(weight|bias)$"), Cut.OUTPUTS),
     (re.compile(r"ffn_(gate|up|gate_up)_exps\.(weight|bias)$"), Cut.SECOND),
     (re.compile(r"ffn_down_exps\.weight$"), Cut.INPUTS),
@@ -70,103 +39,84 @@ _CUTS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Metadata:
-    """Typed access to the keys of one architecture."""
-
-    header: GgufHeader
-    architecture: str
-    where: str
-
-    def integer(self, name: str, default: int | None = None) -> int:
-        value = self.optional(name)
-        if value is not None:
-            return value
-        if default is None:
-            raise self.missing(name, "an integer")
-        return default
-
-    def optional(self, name: str) -> int | None:
-        value = self.header.metadata.get(f"{self.architecture}.{name}")
-        if value is None:
-            return None
-        if type(value) is not int or not 0 <= value <= 2**32:
-            raise UnsupportedModelError(
-                f"{self.where}: {self.architecture}.{name}: {quote(value)}: expected an integer from 0; "
-                "convert the model anew"
-            )
-        return value
-
-    def per_layer(self, name: str, layer: int, default: int | None = None) -> int:
-        """Read a key that is one number for all layers, or an array with one per layer."""
-        value = self.header.metadata.get(f"{self.architecture}.{name}")
-        if not isinstance(value, tuple):
-            return self.integer(name, default)
-        if layer >= len(value) or type(value[layer]) not in {int, bool}:
-            raise self.missing(name, f"an integer for layer {layer}")
-        return int(value[layer])
-
-    def missing(self, name: str, expected: str) -> UnsupportedModelError:
-        seen = self.header.metadata.get(f"{self.architecture}.{name}")
-        return UnsupportedModelError(
-            f"{self.where}: {self.architecture}.{name}: {quote(seen)}: expected {expected}; convert the model anew"
-        )
-
-
 def read_gguf(header: GgufHeader, checkpoint: Checkpoint) -> ModelSpec:
     """Return the model that a header describes.
 
     Raises:
-        UnsupportedModelError: keys that are missing, or layers whose state is not understood.
+        UnsupportedModelError: an architecture that is not read, keys that are missing, or layers whose state is not
+            understood.
     """
-    architecture = header.metadata.get("general.architecture")
-    if not isinstance(architecture, str):
+    metadata = Metadata(header, _architecture(header, checkpoint.where), checkpoint.where)
+    stacks, outside = _stacked(checkpoint.tensors, _BLOCK)
+    main = next((stacks[name] for name in ("blk.", "dec.blk.", "enc.blk.") if name in stacks), None)
+    if main is None:
         raise UnsupportedModelError(
-            f"{checkpoint.where}: general.architecture: {quote(architecture)}: expected a name such as 'llama'; "
+            f"{checkpoint.where}: no tensor of a block (blk.0...): expected a language model or an encoder; "
+            "adapters and vocabularies alone are not read"
+        )
+    return _spec(metadata, stacks, main, outside, checkpoint)
+
+
+def _architecture(header: GgufHeader, where: str) -> str:
+    """Return the name of an architecture that is read; refuse every other one by name."""
+    name = header.metadata.get("general.architecture")
+    if not isinstance(name, str):
+        raise UnsupportedModelError(
+            f"{where}: general.architecture: {quote(name)}: expected a name such as 'llama'; "
             "is this a model, and not an adapter or a vocabulary?"
         )
-    metadata = _Metadata(header, architecture, checkpoint.where)
-    blocks: dict[int, list[StoredTensor]] = {}
-    outside: list[StoredTensor] = []
-    for tensor in checkpoint.tensors:
-        match = _BLOCK.match(tensor.name)
+    if name not in READ:
+        close = nearest(name, READ)
+        hint = UNREAD.get(name) or f"expected one that is read{'; nearest: ' + ', '.join(close) if close else ''}"
+        raise UnsupportedModelError(
+            f"{where}: general.architecture: {quote(name)}: {hint}; which layers slide, share a cache or keep a state "
+            "is in llama.cpp's code and not in the file, so no number is given"
+        )
+    return name
+
+
+def _stacked(tensors: Iterable[StoredTensor], pattern: re.Pattern[str]) -> tuple[Stacks, list[StoredTensor]]:
+    """Return the tensors of numbered blocks, by their names below the block, and those of none."""
+    stacks: Stacks = {}
+    outside = []
+    for tensor in tensors:
+        match = pattern.match(tensor.name)
         if match is None:
             outside.append(tensor)
         else:
-            blocks.setdefault(int(match["number"]), []).append(replace(tensor, name=match["rest"]))
-    if not blocks:
-        raise UnsupportedModelError(
-            f"{checkpoint.where}: no tensor of a block (blk.0...): expected a language model or an encoder; "
-            "projectors, adapters and vocabularies alone are not read"
-        )
-    return _spec(metadata, blocks, outside, checkpoint)
+            block = stacks.setdefault(match["stack"], {}).setdefault(int(match["number"]), [])
+            block.append(replace(tensor, name=match["rest"]))
+    return stacks, outside
 
 
 def _spec(
-    metadata: _Metadata, blocks: dict[int, list[StoredTensor]], outside: list[StoredTensor], checkpoint: Checkpoint
+    metadata: Metadata,
+    stacks: Stacks,
+    main: dict[int, list[StoredTensor]],
+    outside: list[StoredTensor],
+    checkpoint: Checkpoint,
 ) -> ModelSpec:
     predicting = metadata.optional("nextn_predict_layers") or 0
-    numbers = sorted(blocks)
-    kept = [n for n in numbers if n < len(numbers) - predicting]
-    layers = {n: _layer(metadata, n, blocks[n]) for n in numbers}
+    prefix = next(name for name, blocks in stacks.items() if blocks is main)
+    layers = {n: _layer(metadata, n, main[n]) for n in sorted(main)}
+    kept = [n for n in layers if n < len(layers) - predicting]
     table = next((t for t in outside if t.name == "token_embd.weight"), None)
     name = metadata.header.metadata.get("general.name")
-    embeddings = tuple(_tensor(t) for t in outside if _is_embedding(t.name))
     return ModelSpec(
         name=name if isinstance(name, str) and name else checkpoint.where,
         family=metadata.architecture,
         hidden_size=metadata.integer("embedding_length"),
         vocab_size=table.shape[0] if table is not None else None,
         max_position_embeddings=metadata.optional("context_length") or None,
-        embeddings=embeddings,
+        embeddings=tuple(_tensor(t) for t in outside if _is_embedding(t.name)),
         layers=_shared(tuple(layers[n] for n in kept)),
         head=tuple(_tensor(t) for t in outside if not _is_embedding(t.name)),
         tied=not any(t.name == "output.weight" for t in outside),
-        layer_prefix="blk.{layer}.",
+        layer_prefix=f"{prefix}{{layer}}.",
         scheme=Scheme(quantised=_most_used(checkpoint), plain=FP32, roles=frozenset()),
-        parts=_prediction(tuple(layers[n] for n in numbers if n not in kept), len(kept)),
+        parts=(*_prediction(tuple(layers[n] for n in layers if n not in kept), len(kept)), *_encoder(metadata, stacks)),
         generates=metadata.architecture not in ENCODERS,
-        assumptions=_ignored_window(metadata),
+        assumptions=ignored_window(metadata),
         evidence=f"{len(checkpoint.tensors):,} tensors of {checkpoint.where}",
     )
 
@@ -192,8 +142,71 @@ def _prediction(layers: tuple[Layer, ...], first: int) -> tuple[Part, ...]:
     return (Part(name="mtp", layers=layers, layer_prefix="blk.{layer}.", first_layer=first, resident=False),)
 
 
+def _encoder(metadata: Metadata, stacks: Stacks) -> tuple[Part, ...]:
+    """Return the encoder of a model that has a decoder too (T5): it attends both ways and keeps nothing."""
+    if "enc.blk." not in stacks or "dec.blk." not in stacks:
+        return ()
+    layers = (_layer(metadata, n, stored) for n, stored in sorted(stacks["enc.blk."].items()))
+    return (_tower("encoder", "enc.blk.", _shared(tuple(_both_ways(layer) for layer in layers))),)
+
+
+def _tower(name: str, stack: str, layers: tuple[Layer, ...], tensors: tuple[Tensor, ...] = ()) -> Part:
+    return Part(name=name, layers=layers, layer_prefix=f"{stack}{{layer}}.", tensors=tensors, resident=True)
+
+
+def _both_ways(layer: Layer) -> Layer:
+    """Return a layer whose attention is not causal."""
+    facts = layer.attention
+    return replace(layer, attention=replace(facts, causal=False)) if isinstance(facts, GroupedQuery) else layer
+
+
+def with_projector(spec: ModelSpec, header: GgufHeader, checkpoint: Checkpoint) -> ModelSpec:
+    """Return a model with the towers of its ``mmproj`` file beside it: images, sound, and what projects them.
+
+    Raises:
+        UnsupportedModelError: the file is no projector.
+    """
+    if header.metadata.get("general.architecture") != "clip":
+        raise UnsupportedModelError(
+            f"{checkpoint.where}: general.architecture: {quote(header.metadata.get('general.architecture'))}: "
+            "expected 'clip', a multimodal projector; give the file whose name starts with mmproj"
+        )
+    stacks, outside = _stacked(checkpoint.tensors, _TOWER)
+    parts = []
+    for stack, blocks in stacks.items():
+        kind = "audio" if stack.startswith("a") else "vision"
+        facts = _tower_attention(header, kind) if stack in {"v.blk.", "a.blk."} else None
+        layers = tuple(_tower_layer(stored, facts) for _, stored in sorted(blocks.items()))
+        name = {"v.blk.": "vision_tower", "a.blk.": "audio_tower"}.get(stack, stack.removesuffix("blk.").rstrip("._"))
+        parts.append(_tower(name, stack, _shared(layers)))
+    parts.append(_tower("projector", "mm.blk.", (), tuple(_tensor(t) for t in outside)))
+    evidence = f"{spec.evidence}, {len(checkpoint.tensors):,} of {checkpoint.where}"
+    return replace(spec, parts=(*spec.parts, *parts), evidence=evidence)
+
+
+def _tower_attention(header: GgufHeader, kind: str) -> GroupedQuery | None:
+    """Return the attention of a tower, as ``clip.vision.*`` and ``clip.audio.*`` tell."""
+    heads = header.metadata.get(f"clip.{kind}.attention.head_count")
+    width = header.metadata.get(f"clip.{kind}.embedding_length")
+    if type(heads) is not int or type(width) is not int or heads < 1 or width % heads:
+        return None
+    return GroupedQuery(num_attention_heads=heads, num_key_value_heads=heads, head_dim=width // heads, causal=False)
+
+
+def _tower_layer(stored: list[StoredTensor], facts: Attention | None) -> Layer:
+    down = {t.name: t.shape for t in stored}.get("ffn_down.weight")
+    gated = any(t.name == "ffn_gate.weight" for t in stored)
+    network = None if down is None else Dense(intermediate_size=max(down), gated=gated)
+    return Layer(attention=facts, feed_forward=network, tensors=tuple(_tensor(t) for t in stored))
+
+
 def _is_embedding(name: str) -> bool:
     return name.startswith(("token_embd", "position_embd", "token_types", "per_layer_token_embd"))
+
+
+def _is_expert(name: str) -> bool:
+    """Say whether a tensor holds one matrix per expert, or per chunk of experts (GroveMoE)."""
+    return "_exps." in name or "_chexps." in name
 
 
 def _tensor(stored: StoredTensor) -> Tensor:
@@ -202,7 +215,7 @@ def _tensor(stored: StoredTensor) -> Tensor:
     role = _role(stored)
     if role in {Role.EMBEDDING, Role.HEAD} and stored.name.startswith(("token_embd.weight", "output.weight")):
         cut = Cut.VOCABULARY
-    experts = stored.shape[0] if "_exps." in stored.name else 0
+    experts = stored.shape[0] if _is_expert(stored.name) else 0
     return Tensor(
         name=stored.name, shape=stored.shape, role=role, cut=cut, experts=experts, stored=GGUF_TYPES[stored.dtype]
     )
@@ -214,19 +227,18 @@ def _role(stored: StoredTensor) -> Role:
         (_is_embedding(name), Role.EMBEDDING),
         (name == "output.weight", Role.HEAD),
         (name.endswith(".bias"), Role.BIAS),
-        ("_exps." in name, Role.EXPERT),
+        (_is_expert(name), Role.EXPERT),
         ("ffn_gate_inp" in name, Role.ROUTER),
-        ("conv1d" in name, Role.CONVOLUTION),
+        ("conv1d" in name or "shortconv.conv" in name, Role.CONVOLUTION),
         (name.startswith(("ssm_a", "ssm_d")) and len(stored.shape) < 3 and min(stored.shape) < 512, Role.STATE),
         (len(stored.shape) < 2, Role.NORM),
     )
     return next((role for matches, role in known if matches), Role.LINEAR)
 
 
-def _layer(metadata: _Metadata, number: int, stored: list[StoredTensor]) -> Layer:
+def _layer(metadata: Metadata, number: int, stored: list[StoredTensor]) -> Layer:
     shapes = {t.name: t.shape for t in stored}
-    recurrent, attention = _state(metadata, number, shapes), _attention(metadata, number, shapes)
-    first, second = (attention, recurrent) if attention is not None else (recurrent, None)
+    first, second = mixers_of(metadata, number, shapes)
     return Layer(
         attention=first,
         beside=second,
@@ -235,117 +247,11 @@ def _layer(metadata: _Metadata, number: int, stored: list[StoredTensor]) -> Laye
     )
 
 
-def _attention(metadata: _Metadata, number: int, shapes: dict[str, tuple[int, ...]]) -> Attention | None:
-    """Return the facts of a block's attention; None = it has no such tensors."""
-    if "attn_kv_a_mqa.weight" in shapes:
-        return _latent(metadata, number)
-    if not {"attn_q.weight", "attn_qkv.weight"} & set(shapes) or (
-        "ssm_conv1d.weight" in shapes and _is_delta(metadata)
-    ):
-        return None
-    heads = metadata.per_layer("attention.head_count", number)
-    kv = metadata.per_layer("attention.head_count_kv", number, heads)
-    width = metadata.integer("embedding_length") // max(1, heads)
-    window = _window(metadata, number)
-    swa = "_swa" if window is not None and metadata.optional("attention.key_length_swa") else ""
-    key = metadata.integer(f"attention.key_length{swa}", width)
-    value = metadata.integer(f"attention.value_length{swa}", key)
-    return GroupedQuery(
-        num_attention_heads=heads,
-        num_key_value_heads=kv,
-        head_dim=key,
-        v_head_dim=None if value == key else value,
-        window_tokens=window,
-        causal=metadata.architecture not in ENCODERS,
-        shares_cache=_shares(metadata, number),
-    )
-
-
-def _latent(metadata: _Metadata, number: int) -> Latent:
-    rope = metadata.integer("rope.dimension_count")
-    key = metadata.optional("attention.key_length_mla") or metadata.integer("attention.key_length")
-    return Latent(
-        num_attention_heads=metadata.per_layer("attention.head_count", number),
-        kv_lora_rank=metadata.integer("attention.kv_lora_rank"),
-        qk_rope_head_dim=rope,
-        qk_nope_head_dim=key - rope,
-        v_head_dim=metadata.optional("attention.value_length_mla") or metadata.integer("attention.value_length"),
-        q_lora_rank=metadata.optional("attention.q_lora_rank") or None,
-        index_head_dim=metadata.optional("attention.indexer.key_length") or 0,
-    )
-
-
-def _window(metadata: _Metadata, number: int) -> int | None:
-    """Return the window of a layer, from the pattern in the metadata or the one in llama.cpp's code."""
-    window = metadata.optional("attention.sliding_window") or metadata.optional("attention.chunk_size")
-    if not window:
-        return None
-    pattern = metadata.header.metadata.get(f"{metadata.architecture}.attention.sliding_window_pattern")
-    if isinstance(pattern, tuple):
-        return window if pattern[number % len(pattern)] else None
-    known = WINDOWS.get(metadata.architecture)
-    if known is None:
-        return None
-    period, full_first = (pattern, known[1]) if type(pattern) is int and pattern else known
-    slides = number % period != 0 if full_first else number % period < period - 1
-    return window if slides else None
-
-
-def _ignored_window(metadata: _Metadata) -> tuple[str, ...]:
-    window = metadata.optional("attention.sliding_window")
-    pattern = metadata.header.metadata.get(f"{metadata.architecture}.attention.sliding_window_pattern")
-    if not window or metadata.architecture in WINDOWS or isinstance(pattern, tuple):
-        return ()
-    return (
-        f"attention.sliding_window = {window:,} has no effect: llama.cpp has no pattern for {metadata.architecture}",
-    )
-
-
-def _shares(metadata: _Metadata, number: int) -> bool:
-    """Say whether a layer reads an earlier layer's cache."""
-    shared = metadata.optional("attention.shared_kv_layers")
-    if shared is not None:
-        return number >= metadata.integer("block_count") - shared
-    return number >= SHARES_FROM.get(metadata.architecture, number + 1)
-
-
-def _is_delta(metadata: _Metadata) -> bool:
-    return metadata.architecture in LINEAR
-
-
-def _state(metadata: _Metadata, number: int, shapes: dict[str, tuple[int, ...]]) -> Attention | None:
-    """Return the facts of a block's recurrence; None = it has no such tensors."""
-    unknown = next((name for name in shapes for part in OTHER_STATES if part in name), None)
-    if unknown is not None:
-        raise UnsupportedModelError(
-            f"{metadata.where}: blk.{number}.{unknown}: a recurrence of {metadata.architecture} that is not "
-            "understood in this version, so no number is given"
-        )
-    if "ssm_conv1d.weight" not in shapes:
-        return None
-    inner, state = metadata.integer("ssm.inner_size"), metadata.integer("ssm.state_size")
-    kernel, steps = metadata.integer("ssm.conv_kernel"), metadata.integer("ssm.time_step_rank")
-    groups = metadata.optional("ssm.group_count") or 0
-    if _is_delta(metadata):
-        return LinearAttention(
-            num_key_heads=groups,
-            num_value_heads=steps,
-            key_head_dim=state,
-            value_head_dim=inner // max(1, steps),
-            conv_kernel=kernel,
-        )
-    if groups:  # Mamba 2: one step size per head
-        return StateSpace(
-            num_heads=steps, head_dim=inner // max(1, steps), state_size=state, conv_kernel=kernel, num_groups=groups
-        )
-    return StateSpace(num_heads=inner, head_dim=1, state_size=state, conv_kernel=kernel, num_groups=0)
-
-
-def _feed_forward(metadata: _Metadata, shapes: dict[str, tuple[int, ...]]) -> FeedForward | None:
+def _feed_forward(metadata: Metadata, shapes: dict[str, tuple[int, ...]]) -> FeedForward | None:
     """Return the facts of a block's network, whose widths the tensors themselves have."""
-    routed = shapes.get("ffn_down_exps.weight")
+    routed, down = shapes.get("ffn_down_exps.weight"), shapes.get("ffn_down.weight")
     if routed is not None:
-        shared = shapes.get("ffn_down_shexp.weight")
+        shared = shapes.get("ffn_down_shexp.weight", down)  # Arctic has a dense network beside the experts
         return Experts(
             num_experts=routed[0],
             num_experts_per_tok=min(routed[0], metadata.integer("expert_used_count")),
@@ -353,8 +259,8 @@ def _feed_forward(metadata: _Metadata, shapes: dict[str, tuple[int, ...]]) -> Fe
             shared_intermediate_size=shared[-1] if shared else 0,
             gated="ffn_gate_exps.weight" in shapes or "ffn_gate_up_exps.weight" in shapes,
         )
-    down = shapes.get("ffn_down.weight")
     if down is None:
-        return None
+        mixed = shapes.get("channel_mix_value.weight")
+        return None if mixed is None else Dense(intermediate_size=mixed[-1], gated=False)
     up = shapes.get("ffn_up.weight", down)
     return Dense(intermediate_size=down[-1], gated="ffn_gate.weight" in shapes or prod(up) == 2 * prod(down))

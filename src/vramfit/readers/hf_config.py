@@ -7,7 +7,7 @@ from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
 
-from vramfit.errors import InvalidValueError, UnsupportedModelError
+from vramfit.errors import InvalidValueError, UnknownKindError, UnsupportedModelError
 from vramfit.names import nearest
 from vramfit.readers.families import DRAFTS, FAMILIES, tops
 from vramfit.readers.families.decoder import Named
@@ -32,7 +32,8 @@ def read_config(config: Mapping[str, object], name: str) -> ModelSpec:
         name: what to call the model in reports.
 
     Raises:
-        UnsupportedModelError: a ``model_type`` or a field that is not understood.
+        UnknownKindError: a ``model_type`` or a class that is not understood.
+        UnsupportedModelError: a field that is not understood.
         InvalidValueError: a field of the wrong type, or zero, negative or absurdly large.
     """
     fields = Fields(config)
@@ -48,7 +49,7 @@ def read_config(config: Mapping[str, object], name: str) -> ModelSpec:
     if kind not in FAMILIES:
         close = nearest(kind, FAMILIES)
         hint = f"; nearest that are: {', '.join(close)}" if close else ""
-        raise UnsupportedModelError(
+        raise UnknownKindError(
             f"{name}: model_type: {kind!r:.100} is not understood{hint}; to add it we would need {NEEDED}"
         )
     family = import_module(f"vramfit.readers.families.{FAMILIES[kind]}")
@@ -92,13 +93,13 @@ def _refuse_other_classes(fields: Fields, kind: str, read: Collection[str] | Non
     if top is None:
         return
     if read is None and not tops.understood(top):
-        raise UnsupportedModelError(
+        raise UnknownKindError(
             f"architectures[0]: {top!r:.100}: expected a class that generates text (name ends with "
             f"{', '.join(tops.GENERATING)}), embeds ({tops.BARE}), scores ({tops.SCORING}) or labels "
             f"({tops.LABELLING}); others are not read for {kind} yet: leave architectures out to count it as one"
         )
     if read is not None and top not in read:
-        raise UnsupportedModelError(
+        raise UnknownKindError(
             f"architectures[0]: {top!r:.100}: expected one of {', '.join(read)}; others are not read yet"
         )
 

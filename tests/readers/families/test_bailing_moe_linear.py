@@ -6,8 +6,8 @@ import pytest
 
 from recurrent_configs import RING_MINI_LINEAR
 from vramfit.errors import VramfitError
+from vramfit.layer_kind import GroupedQuery
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import GroupedQuery
 
 LIGHTNING = 2048 * (3 * 2048) + 2 * 2048 * 2048 + 2048 + 2 * 128
 SOFTMAX = 2048 * (16 + 2 * 4) * 128 + 2048 * 2048 + 2 * 128

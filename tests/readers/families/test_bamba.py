@@ -6,8 +6,8 @@ import pytest
 
 from recurrent_configs import FALCON_H1_05B, GRANITE_4_H_TINY
 from vramfit.errors import VramfitError
+from vramfit.layer_kind import GroupedQuery, StateSpace
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import GroupedQuery, StateSpace
 
 
 def test_published_totals() -> None:

@@ -6,8 +6,9 @@ import pytest
 
 from published_configs import BERT_BASE
 from vramfit.errors import UnsupportedModelError
+from vramfit.layer_kind import GroupedQuery
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import GroupedQuery, inventory
+from vramfit.spec import inventory
 
 
 def test_an_encoder_neither_caches_nor_generates() -> None:

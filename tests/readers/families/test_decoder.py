@@ -6,6 +6,7 @@ import pytest
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role
+from vramfit.layer_kind import GroupedQuery
 from vramfit.readers.families.decoder import (
     attention_tensors,
     gated_mlp,
@@ -18,7 +19,7 @@ from vramfit.readers.families.decoder import (
     windows,
 )
 from vramfit.readers.fields import Fields
-from vramfit.spec import Cut, GroupedQuery
+from vramfit.spec import Cut
 
 
 def test_a_bias_follows_the_outputs_and_is_whole_behind_divided_inputs() -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from hybrid_configs import DEEPSEEK_V2, DEEPSEEK_V2_LITE, DEEPSEEK_V3
 from vramfit.errors import VramfitError
+from vramfit.layer_kind import Latent
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import Latent, inventory
+from vramfit.spec import inventory
 from vramfit.units import ceil_div
 
 

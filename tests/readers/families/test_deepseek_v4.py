@@ -8,12 +8,13 @@ from mixture_configs import DEEPSEEK_V4_FLASH, DEEPSEEK_V4_PRO
 from vramfit.engines.generic import PROFILES
 from vramfit.errors import VramfitError
 from vramfit.formats import BF16, MXFP4
+from vramfit.layer_kind import Compressed, GroupedQuery
 from vramfit.memory.kv_cache import kept_tokens, kv_cache, model_bytes_per_token
 from vramfit.memory.recurrent_state import recurrent_state
 from vramfit.parallel import shards
 from vramfit.readers.hf_config import read_config
 from vramfit.request import Inference, Plan
-from vramfit.spec import Compressed, GroupedQuery, inventory
+from vramfit.spec import inventory
 
 CONTEXT = 1_000_003
 WORK = Inference(

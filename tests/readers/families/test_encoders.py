@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
+from vramfit.layer_kind import Experts, GroupedQuery
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import Experts, GroupedQuery, inventory
+from vramfit.spec import inventory
 
 BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}

@@ -11,10 +11,11 @@ from published_remote import FALCON_40B
 from tiny import forms
 from tiny.case import Tiny
 from vramfit.errors import InvalidValueError, UnsupportedModelError
+from vramfit.layer_kind import GroupedQuery
 from vramfit.parallel import shards
 from vramfit.readers.hf_config import read_config
 from vramfit.request import Plan
-from vramfit.spec import Cut, GroupedQuery, inventory
+from vramfit.spec import Cut, inventory
 
 NEOX: dict[str, Any] = {
     "model_type": "gpt_neox", "hidden_size": 6144, "num_hidden_layers": 44, "num_attention_heads": 64,

@@ -6,8 +6,9 @@ import pytest
 
 from published_configs import GEMMA_2_27B, GEMMA_3_1B, GEMMA_3_4B, SIGLIP
 from vramfit.errors import InvalidValueError, UnsupportedModelError
+from vramfit.layer_kind import GroupedQuery
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import GroupedQuery, ModelSpec, inventory
+from vramfit.spec import ModelSpec, inventory
 
 
 def windows(spec: ModelSpec) -> list[int | None]:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
+from vramfit.layer_kind import Experts, GroupedQuery
 from vramfit.memory.kv_cache import token_bytes
 from vramfit.readers.hf_config import read_config
 from vramfit.request import Inference
-from vramfit.spec import Experts, GroupedQuery, ModelSpec, inventory
+from vramfit.spec import ModelSpec, inventory
 
 
 def gemma_3n(layers: int, width: int, shared: int) -> dict[str, Any]:

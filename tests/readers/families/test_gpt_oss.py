@@ -6,8 +6,9 @@ import pytest
 
 from hybrid_configs import GPT_OSS_20B, GPT_OSS_120B
 from vramfit.errors import InvalidValueError
+from vramfit.layer_kind import GroupedQuery
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import GroupedQuery, inventory
+from vramfit.spec import inventory
 
 
 def test_published_totals() -> None:

@@ -7,9 +7,9 @@ import pytest
 from recurrent_configs import HYMBA_1_5B
 from vramfit.errors import VramfitError
 from vramfit.estimate import estimate
+from vramfit.layer_kind import GroupedQuery
 from vramfit.readers.hf_config import read_config
 from vramfit.request import Inference
-from vramfit.spec import GroupedQuery
 
 
 def test_published_total() -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from hybrid_configs import JAMBA_15_LARGE, JAMBA_V01
 from vramfit.errors import VramfitError
+from vramfit.layer_kind import Experts, GroupedQuery
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import Experts, GroupedQuery
 
 
 def test_published_totals() -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from recurrent_configs import KIMI_LINEAR_48B
 from vramfit.errors import VramfitError
+from vramfit.layer_kind import Latent, LinearAttention
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import Latent, LinearAttention, inventory
+from vramfit.spec import inventory
 
 KDA: dict[str, Any] = KIMI_LINEAR_48B["linear_attn_config"]
 

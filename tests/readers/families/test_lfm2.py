@@ -6,8 +6,8 @@ import pytest
 
 from recurrent_configs import LFM2_1_2B, LFM2_8B_A1B
 from vramfit.errors import VramfitError
+from vramfit.layer_kind import Dense, ShortConvolution
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import Dense, ShortConvolution
 
 
 def test_published_totals() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from published_configs import LLAMA_3_1_8B, LLAMA_3_2_1B, MISTRAL_7B_V0_1, MISTRAL_NEMO, Config
+from vramfit.layer_kind import GroupedQuery
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import GroupedQuery, ModelSpec, inventory
+from vramfit.spec import ModelSpec, inventory
 
 
 def window(spec: ModelSpec) -> int | None:

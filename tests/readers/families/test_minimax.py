@@ -9,8 +9,9 @@ import pytest
 from recurrent_configs import MINIMAX_TEXT_01
 from vramfit.errors import VramfitError
 from vramfit.formats import BF16
+from vramfit.layer_kind import LinearAttention
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import LinearAttention, inventory
+from vramfit.spec import inventory
 
 M1: dict[str, Any] = {**MINIMAX_TEXT_01, "model_type": "minimax_m1", "architectures": ["MiniMaxM1ForCausalLM"]}
 

@@ -6,8 +6,9 @@ import pytest
 
 from published_configs import MIXTRAL_8X7B
 from vramfit.errors import InvalidValueError
+from vramfit.layer_kind import Experts
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import Experts, inventory
+from vramfit.spec import inventory
 
 
 def test_names_of_experts_in_the_file() -> None:

@@ -21,10 +21,11 @@ from mixture_configs import (
     STEP_3_5_FLASH,
 )
 from vramfit.errors import VramfitError
+from vramfit.layer_kind import GroupedQuery, Latent
 from vramfit.memory.kv_cache import model_bytes_per_token
 from vramfit.readers.hf_config import read_config
 from vramfit.request import Inference
-from vramfit.spec import GroupedQuery, Latent, ModelSpec, inventory
+from vramfit.spec import ModelSpec, inventory
 
 BF16 = Inference(kv_format_k="bf16", kv_format_v="bf16")
 

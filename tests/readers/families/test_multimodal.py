@@ -16,9 +16,9 @@ from multimodal_configs import (
 )
 from vramfit.errors import VramfitError
 from vramfit.estimate import estimate
+from vramfit.layer_kind import CrossAttention
 from vramfit.readers.hf_config import read_config
 from vramfit.request import Inference
-from vramfit.spec import CrossAttention
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

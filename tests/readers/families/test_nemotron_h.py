@@ -6,8 +6,9 @@ import pytest
 
 from hybrid_configs import NEMOTRON_3_NANO_30B, NEMOTRON_3_SUPER_120B, NEMOTRON_H_56B, NEMOTRON_NANO_9B_V2
 from vramfit.errors import VramfitError
+from vramfit.layer_kind import Experts, GroupedQuery, StateSpace
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import Experts, GroupedQuery, StateSpace, inventory
+from vramfit.spec import inventory
 
 
 def test_published_totals() -> None:

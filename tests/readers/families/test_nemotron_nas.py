@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
+from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import Dense, GroupedQuery
 
 
 def block(mult: float | None, group: int | None = None, *, linear: bool = False) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from vramfit.errors import VramfitError
+from vramfit.layer_kind import GroupedQuery
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import GroupedQuery, inventory
+from vramfit.spec import inventory
 
 OLMO: dict[str, object] = {
     "model_type": "olmo_hybrid", "hidden_size": 3840, "intermediate_size": 11008, "num_hidden_layers": 32,

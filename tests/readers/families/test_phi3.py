@@ -6,8 +6,9 @@ import pytest
 
 from published_configs import PHI_3_MINI_4K, PHI_4_MINI
 from vramfit.errors import UnsupportedModelError
+from vramfit.layer_kind import GroupedQuery
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import Cut, GroupedQuery
+from vramfit.spec import Cut
 
 
 def test_fused_matrices() -> None:

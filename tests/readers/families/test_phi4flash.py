@@ -7,10 +7,11 @@ import pytest
 from recurrent_configs import PHI_4_MINI_FLASH
 from vramfit.errors import VramfitError
 from vramfit.estimate import estimate
+from vramfit.layer_kind import GroupedQuery, StateSpace
 from vramfit.memory.weights import weight_bytes
 from vramfit.readers.hf_config import read_config
 from vramfit.request import Inference
-from vramfit.spec import GroupedQuery, StateSpace, inventory
+from vramfit.spec import inventory
 
 LAMBDAS = " ".join(f"inner_cross_attn.{x}" for x in ("lambda_k1", "lambda_k2", "lambda_q1", "lambda_q2",
                                                     "subln.weight"))  # fmt: skip

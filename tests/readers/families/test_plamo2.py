@@ -6,8 +6,9 @@ import pytest
 
 from recurrent_configs import PLAMO_2_1B
 from vramfit.errors import VramfitError
+from vramfit.layer_kind import GroupedQuery, StateSpace
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import GroupedQuery, StateSpace, inventory
+from vramfit.spec import inventory
 
 MAMBA = 2048 * 8192 + 4096 * 4 + 4096 * (128 + 128) + 128 * 32 + 4096 * 2048 + 3 * 32 + 128 + 64 + 64
 """in_proj, conv1d, bcdt_proj, dt_proj, out_proj, dt_bias with A_log and D, three norms."""

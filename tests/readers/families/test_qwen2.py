@@ -6,8 +6,9 @@ import pytest
 
 from published_configs import QWEN2_5_0_5B, QWEN2_5_7B
 from vramfit.errors import InvalidValueError
+from vramfit.layer_kind import GroupedQuery
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import GroupedQuery, ModelSpec
+from vramfit.spec import ModelSpec
 
 SLIDING = {**QWEN2_5_7B, "use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 21}
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from published_configs import QWEN3_0_6B, QWEN3_30B_A3B, QWEN3_235B_A22B
+from vramfit.layer_kind import Dense, Experts, GroupedQuery
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import Dense, Experts, GroupedQuery, ModelSpec, inventory
+from vramfit.spec import ModelSpec, inventory
 
 
 def kinds(spec: ModelSpec) -> str:

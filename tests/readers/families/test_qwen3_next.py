@@ -8,8 +8,9 @@ import pytest
 
 from hybrid_configs import QWEN3_NEXT_80B
 from vramfit.errors import InvalidValueError
+from vramfit.layer_kind import GroupedQuery, LinearAttention
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import GroupedQuery, LinearAttention, inventory
+from vramfit.spec import inventory
 
 
 def test_published_total() -> None:

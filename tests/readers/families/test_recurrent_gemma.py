@@ -6,8 +6,8 @@ import pytest
 
 from recurrent_configs import RECURRENT_GEMMA_2B
 from vramfit.errors import VramfitError
+from vramfit.layer_kind import GroupedQuery
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import GroupedQuery
 
 
 def test_published_total_and_windows() -> None:

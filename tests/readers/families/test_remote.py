@@ -21,8 +21,9 @@ from published_remote import (
     sizes,
 )
 from vramfit.errors import InvalidValueError, UnsupportedModelError
+from vramfit.layer_kind import GroupedQuery
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import Cut, GroupedQuery, inventory
+from vramfit.spec import Cut, inventory
 
 
 @pytest.mark.parametrize("model", [pytest.param(m, id=m.name) for m in PUBLISHED])

@@ -6,8 +6,8 @@ import pytest
 
 from recurrent_configs import RWKV6_7B, RWKV7_1_5B
 from vramfit.errors import VramfitError
+from vramfit.layer_kind import Recurrence
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import Recurrence
 
 RANKS = ("decay_low_rank_dim", "a_low_rank_dim", "v_low_rank_dim", "gate_low_rank_dim")
 

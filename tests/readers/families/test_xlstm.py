@@ -7,8 +7,8 @@ import pytest
 from recurrent_configs import XLSTM_7B
 from vramfit.errors import VramfitError
 from vramfit.formats import FP32
+from vramfit.layer_kind import Recurrence
 from vramfit.readers.hf_config import read_config
-from vramfit.spec import Recurrence
 
 
 def test_published_total_and_state() -> None:

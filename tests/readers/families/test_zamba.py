@@ -6,11 +6,11 @@ import pytest
 
 from recurrent_configs import ZAMBA2_2_7B
 from vramfit.errors import VramfitError
+from vramfit.layer_kind import GroupedQuery, StateSpace
 from vramfit.memory.weights import weight_bytes
 from vramfit.parallel import shards
 from vramfit.readers.hf_config import read_config
 from vramfit.request import Plan
-from vramfit.spec import GroupedQuery, StateSpace
 
 BLOCK = 3 * 5120 * 5120 + 2560 * 5120 + 5120 + 2560 + 3 * 2560 * 10240
 """One shared block without adapters: queries, keys and values of 5,120 x 5,120, the way out, two norms, the network."""

@@ -12,9 +12,10 @@ from typing import Any, TypeAlias
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.formats import Role
+from vramfit.layer_kind import CrossAttention, Dense, Experts, FeedForward, GroupedQuery
 from vramfit.pipeline import Facts
 from vramfit.readers.fields import LARGEST_LAYERS, LARGEST_WIDTH, Fields
-from vramfit.spec import CrossAttention, Dense, Experts, FeedForward, GroupedQuery, Layer, Tensor
+from vramfit.spec import Layer, Tensor
 
 Tensors = tuple[Tensor, ...]
 

@@ -6,6 +6,7 @@ Source: huggingface/diffusers@v0.42.1:src/diffusers/models/transformers/transfor
 from __future__ import annotations
 
 from vramfit.formats import Role
+from vramfit.layer_kind import Experts, FeedForward
 from vramfit.pipeline import Denoiser
 from vramfit.readers.diffusion.block import (
     TIME_CHANNELS,
@@ -24,7 +25,7 @@ from vramfit.readers.diffusion.block import (
 from vramfit.readers.diffusion.size import Width, width_of
 from vramfit.readers.families.decoder import routed_experts, router
 from vramfit.readers.fields import LARGEST_EXPERTS, Fields
-from vramfit.spec import Experts, FeedForward, Layer, Tensor
+from vramfit.spec import Layer, Tensor
 from vramfit.units import ceil_div
 
 MULTIPLE = 256

@@ -6,6 +6,7 @@ names of a token's experts as in the published file (Snowflake/snowflake-arctic-
 
 from __future__ import annotations
 
+from vramfit.layer_kind import Dense, Experts, FeedForward
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -19,7 +20,7 @@ from vramfit.readers.families.decoder import (
     router,
 )
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, Dense, Experts, FeedForward, Layer, ModelSpec
+from vramfit.spec import Cut, Layer, ModelSpec
 
 BLOCK = "block_sparse_moe"
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.readers.families.decoder import Tensors, linear, norm
 from vramfit.readers.families.vision import convolution, matrices, position_table
 from vramfit.readers.fields import LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, Dense, GroupedQuery, Layer, Part
+from vramfit.spec import Cut, Layer, Part
 
 
 def whisper(fields: Fields, prefix: str) -> Part:

@@ -7,6 +7,7 @@ keys, a correction bias, dense layers at the bottom), inclusionAI/Ling-V2:models
 from __future__ import annotations
 
 from vramfit.formats import FP32, Role
+from vramfit.layer_kind import Dense, Experts, FeedForward, GroupedQuery
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -21,7 +22,7 @@ from vramfit.readers.families.decoder import (
     router,
 )
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, Dense, Experts, FeedForward, GroupedQuery, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 SECOND = "bailing_moe_v2"
 

@@ -7,6 +7,7 @@ tensor names as ml-explore/mlx-lm:mlx_lm/models/bailing_moe_linear.py reads them
 from __future__ import annotations
 
 from vramfit.formats import FP32, Role, StorageFormat
+from vramfit.layer_kind import Attention, Dense, Experts, FeedForward, LinearAttention
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -21,7 +22,7 @@ from vramfit.readers.families.decoder import (
     router,
 )
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
-from vramfit.spec import Attention, Cut, Dense, Experts, FeedForward, Layer, LinearAttention, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 
 def read(fields: Fields, named: Named) -> ModelSpec:

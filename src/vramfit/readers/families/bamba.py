@@ -6,6 +6,7 @@ Source: huggingface/transformers:src/transformers/models/bamba/, granitemoehybri
 from __future__ import annotations
 
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, Experts, FeedForward, GroupedQuery, StateSpace
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -20,7 +21,7 @@ from vramfit.readers.families.decoder import (
 )
 from vramfit.readers.families.state_space import mamba2, mamba2_facts
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, Dense, Experts, FeedForward, GroupedQuery, Layer, ModelSpec, StateSpace, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 KEY_VALUE_HEADS = 8
 """Class default of Bamba and Falcon H1 in transformers."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vramfit.formats import Role
+from vramfit.layer_kind import CrossAttention, Dense, Experts, GroupedQuery
 from vramfit.readers.families.decoder import Named, Tensors, linear, router
 from vramfit.readers.families.encoder import (
     Sizes,
@@ -26,7 +27,7 @@ from vramfit.readers.families.encoder import (
     two_layers,
 )
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_EXPERTS, LARGEST_LAYERS, LARGEST_VOCABULARY, Fields
-from vramfit.spec import CrossAttention, Cut, Dense, Experts, GroupedQuery, Layer, ModelSpec, Part, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Tensor
 
 SPAN = 2
 """Scores of an answer in the text: where it begins, where it ends."""

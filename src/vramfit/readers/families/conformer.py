@@ -6,10 +6,11 @@ Source: huggingface/transformers:src/transformers/models/granite_speech/ and mod
 from __future__ import annotations
 
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.readers.families.decoder import Named, Tensors, linear, norm
 from vramfit.readers.families.vision import convolution, learned, matrices, position_table
 from vramfit.readers.fields import LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, Part, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Tensor
 
 CLASSES = {"parakeet_ctc": ("ParakeetForCTC",)}
 KERNEL = 3

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.formats import Role
+from vramfit.layer_kind import Experts, GroupedQuery
 from vramfit.readers.families.decoder import Named, Tensors, causal_model, linear, norm, router
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_EXPERTS, LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, Experts, GroupedQuery, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 SECTIONS = {"dbrx": ("attn_config", "ffn_config")}
 

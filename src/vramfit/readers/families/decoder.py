@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role
+from vramfit.layer_kind import GroupedQuery
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_VOCABULARY, Fields
-from vramfit.spec import Cut, GroupedQuery, Layer, ModelSpec, Part, Scheme, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Scheme, Tensor
 
 Tensors = tuple[Tensor, ...]
 

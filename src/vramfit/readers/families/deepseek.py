@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import FP32, Role
+from vramfit.layer_kind import Dense, Experts, FeedForward, Latent
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -24,7 +25,7 @@ from vramfit.readers.families.decoder import (
 )
 from vramfit.readers.families.prediction import prediction
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, Dense, Experts, FeedForward, Latent, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 Q_LORA_RANK = 1536
 """Class default in transformers and in the published code, V2 and V3 alike."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import FP8_BLOCK, FP32, MXFP4, Role, StorageFormat
+from vramfit.layer_kind import Compressed, Experts, FeedForward, GroupedQuery
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -25,7 +26,7 @@ from vramfit.readers.families.decoder import (
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_EXPERTS, LARGEST_LAYERS, LARGEST_VOCABULARY, Fields
 from vramfit.readers.quantizers.names import Names
 from vramfit.readers.quantizers.recipe import Recipe, Rule
-from vramfit.spec import Compressed, Cut, Experts, FeedForward, GroupedQuery, Layer, ModelSpec, Part, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Tensor
 
 RATIOS = {"sliding_attention": 0, "compressed_sparse_attention": 4, "heavily_compressed_attention": 128}
 """``layer_types`` -> tokens that become one entry; 0 = the layer has a window only."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import isqrt
 
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, Experts, FeedForward, GroupedQuery
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -22,7 +23,7 @@ from vramfit.readers.families.decoder import (
     window_tokens,
 )
 from vramfit.readers.fields import LARGEST_EXPERTS, Fields
-from vramfit.spec import Cut, Dense, Experts, FeedForward, GroupedQuery, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 
 def read(fields: Fields, named: Named) -> ModelSpec:

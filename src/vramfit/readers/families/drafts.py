@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.formats import Role, StorageFormat
+from vramfit.layer_kind import Dense
 from vramfit.readers.families import deepseek
 from vramfit.readers.families.decoder import (
     Named,
@@ -24,7 +25,7 @@ from vramfit.readers.families.decoder import (
     norm,
 )
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_LAYERS, LARGEST_VOCABULARY, Fields
-from vramfit.spec import Cut, Dense, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 EAGLE = ("LlamaForCausalLMEagle", "EagleLlamaForCausalLM")
 EAGLE_3 = ("LlamaForCausalLMEagle3", "Eagle3LlamaForCausalLM")

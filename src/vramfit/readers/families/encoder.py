@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.readers.families.decoder import Named, Tensors, linear, norm
 from vramfit.readers.fields import Fields
-from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 LARGEST_LABELS = 2**20
 

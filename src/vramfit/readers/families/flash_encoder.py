@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from vramfit.errors import UnsupportedModelError
 from vramfit.formats import Role
+from vramfit.layer_kind import Experts
 from vramfit.readers.families.bert import ANSWERS, DEEP_CLASSES, POOLED_CLASSES, ROBERTA_MASKED, TOKENS
 from vramfit.readers.families.decoder import Named, Tensors, linear
 from vramfit.readers.families.encoder import (
@@ -27,7 +28,7 @@ from vramfit.readers.families.encoder import (
     table,
 )
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_EXPERTS, LARGEST_LAYERS, LARGEST_VOCABULARY, Fields
-from vramfit.spec import Cut, Experts, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 _NOMIC_MASKED = masked(
     "cls.predictions.bias", "cls.predictions.transform.dense", "cls.predictions.transform.layer_norm"

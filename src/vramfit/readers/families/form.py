@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.readers.families.decoder import Named, Tensors, is_tied, linear, norm
 from vramfit.readers.families.gpt2 import conv1d
 from vramfit.readers.families.style import Bias, bias_of
@@ -21,7 +22,7 @@ from vramfit.readers.fields import (
     LARGEST_WIDTH,
     Fields,
 )
-from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 Names = tuple[str, ...]
 """Names of one field: where two are there, transformers takes the first; the last is the family's own."""

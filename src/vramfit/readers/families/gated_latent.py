@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.formats import FP32, Role
+from vramfit.layer_kind import Experts, Latent
 from vramfit.readers.families import deepseek
 from vramfit.readers.families.decoder import Named, Tensors, linear
 from vramfit.readers.fields import Fields
-from vramfit.spec import Cut, Experts, Latent, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 GATED = ("mlp.gate_proj.", "mlp.shared_experts.gate_proj.")
 """Matrices that Hunyuan 4 calls ``linear_gate``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.readers.families.decoder import (
     Named,
     attention_tensors,
@@ -22,7 +23,7 @@ from vramfit.readers.families.decoder import (
 )
 from vramfit.readers.families.vision import siglip
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_LAYERS, Fields
-from vramfit.spec import Dense, GroupedQuery, Layer, ModelSpec, Part, Tensor
+from vramfit.spec import Layer, ModelSpec, Part, Tensor
 
 SECTIONS = {"gemma3": ("text_config", "vision_config")}
 NORMS = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -24,7 +25,7 @@ from vramfit.readers.families.decoder import (
 from vramfit.readers.families.gemma import NORMS
 from vramfit.readers.families.gemma_towers import with_towers
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_LAYERS, LARGEST_VOCABULARY, Fields
-from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, Part, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Tensor
 
 SECTIONS = {"gemma3n": ("text_config", "vision_config", "audio_config")}
 HIDDEN_SIZE, NUM_LAYERS, WIDTH, HEADS, KV_HEADS, HEAD_DIM = 2048, 35, 16_384, 8, 2, 256

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, Experts, FeedForward, GroupedQuery
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -27,7 +28,7 @@ from vramfit.readers.families.gemma import NORMS
 from vramfit.readers.families.gemma3n import layer_input, layer_tables, projections, shares, unread
 from vramfit.readers.families.gemma_towers import with_towers
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_EXPERTS, LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, Dense, Experts, FeedForward, GroupedQuery, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 SECTIONS = dict.fromkeys(("gemma4", "gemma4_unified"), ("text_config", "vision_config", "audio_config"))
 UNIFIED = {"hidden_size_per_layer_input": 0, "enable_moe_block": False}

@@ -11,11 +11,12 @@ from dataclasses import replace
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.readers.families import mobilenet_v5
 from vramfit.readers.families.decoder import Tensors, block_norms, linear, norm
 from vramfit.readers.families.gemma import NORMS
 from vramfit.readers.fields import LARGEST_LAYERS, LARGEST_VOCABULARY, Fields
-from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, Part, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Tensor
 
 PREFIX = "model.language_model."
 LIMITS = ("input_min", "input_max", "output_min", "output_max")

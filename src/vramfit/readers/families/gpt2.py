@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.readers.families.decoder import Named, Tensors, is_tied, norm
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_LAYERS, LARGEST_VOCABULARY, LARGEST_WIDTH, Fields
-from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 ALIASES = {
     "n_embd": "hidden_size",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role
+from vramfit.layer_kind import Experts
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -23,7 +24,7 @@ from vramfit.readers.families.decoder import (
     windows,
 )
 from vramfit.readers.fields import LARGEST_EXPERTS, Fields
-from vramfit.spec import Cut, Experts, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 WINDOW_TOKENS = 128
 HEAD_DIM = 64

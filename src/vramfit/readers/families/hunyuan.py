@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.errors import UnsupportedModelError
+from vramfit.layer_kind import GroupedQuery
 from vramfit.readers.families.decoder import Named
 from vramfit.readers.families.mixtures import STYLES
 from vramfit.readers.families.style import read_style
 from vramfit.readers.fields import LARGEST_LAYERS, Fields
-from vramfit.spec import GroupedQuery, Layer, ModelSpec
+from vramfit.spec import Layer, ModelSpec
 
 LISTED = ("moe_topk", "num_shared_expert", "moe_intermediate_size", "intermediate_size", "num_experts")
 """Fields that may hold one number for each layer."""

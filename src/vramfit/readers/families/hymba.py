@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, GroupedQuery, StateSpace
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -30,7 +31,7 @@ from vramfit.readers.families.state_space import (
     step_rank,
 )
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, StateSpace, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 PUBLISHED = {"num_mamba": 1, "num_experts": 1, "attn_hidden_size": -1, "kq_head_dim": -1}
 """Fields of which no other value is published."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.formats import Role
+from vramfit.layer_kind import CrossAttention, Dense, GroupedQuery
 from vramfit.readers.families import llama, vision
 from vramfit.readers.families.decoder import Named, Tensors, block_norms, gated_mlp, linear, norm
 from vramfit.readers.families.vision import learned, matrices
 from vramfit.readers.fields import LARGEST_LAYERS, Fields
-from vramfit.spec import CrossAttention, Cut, Dense, GroupedQuery, Layer, ModelSpec, Part, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Tensor
 
 SECTIONS = {"idefics": ("vision_config",)}
 CLASSES = {"idefics": ("IdeficsForVisionText2Text",)}

@@ -7,6 +7,7 @@ matrix per expert.
 from __future__ import annotations
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
+from vramfit.layer_kind import Attention, Dense, Experts, FeedForward
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -28,7 +29,7 @@ from vramfit.readers.families.state_space import (
     step_rank,
 )
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
-from vramfit.spec import Attention, Dense, Experts, FeedForward, Layer, ModelSpec
+from vramfit.spec import Layer, ModelSpec
 
 KEY_VALUE_HEADS = 8
 """Class default in transformers."""

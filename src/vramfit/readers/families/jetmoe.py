@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role
+from vramfit.layer_kind import Experts, GroupedQuery
 from vramfit.readers.families.decoder import Named, Tensors, block_norms, causal_model, is_tied, linear, router
 from vramfit.readers.fields import LARGEST_EXPERTS, Fields
-from vramfit.spec import Cut, Experts, GroupedQuery, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 
 def read(fields: Fields, named: Named) -> ModelSpec:

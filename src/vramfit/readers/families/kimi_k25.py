@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.readers.families import deepseek
 from vramfit.readers.families.decoder import Named, Tensors, linear, norm
 from vramfit.readers.fields import LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, Part, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Tensor
 
 SECTIONS = {"kimi_k25": ("text_config", "vision_config")}
 TEXTS = ("deepseek_v3", "kimi_k2")

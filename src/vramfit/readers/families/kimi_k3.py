@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import FP32, Role
+from vramfit.layer_kind import Dense, Experts, FeedForward, Latent, LinearAttention
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -26,7 +27,7 @@ from vramfit.readers.families.decoder import (
 from vramfit.readers.families.deepseek import latent, latent_tensors
 from vramfit.readers.families.kimi_k25 import with_tower
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, Dense, Experts, FeedForward, Latent, Layer, LinearAttention, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 from vramfit.units import ceil_div
 
 SECTIONS = {"kimi_k3": ("text_config", "vision_config")}

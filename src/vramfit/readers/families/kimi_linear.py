@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import FP32, Role
+from vramfit.layer_kind import Attention, Dense, Experts, FeedForward, Latent, LinearAttention
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -22,18 +23,7 @@ from vramfit.readers.families.decoder import (
 )
 from vramfit.readers.families.state_space import LARGEST_KERNEL, convolution, states
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
-from vramfit.spec import (
-    Attention,
-    Cut,
-    Dense,
-    Experts,
-    FeedForward,
-    Latent,
-    Layer,
-    LinearAttention,
-    ModelSpec,
-    Tensor,
-)
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 KDA = "linear_attn_config"
 """Section of Kimi's configuration: heads, kernel, and the numbers of the layers of both kinds, counted from one."""

@@ -6,11 +6,12 @@ Source: huggingface/transformers:src/transformers/models/kosmos2/ and models/kos
 from __future__ import annotations
 
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.readers.families import vision
 from vramfit.readers.families.decoder import Named, Tensors, linear, norm
 from vramfit.readers.families.vision import learned, matrices, position_table, tower_of
 from vramfit.readers.fields import LARGEST_LAYERS, LARGEST_VOCABULARY, Fields
-from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, Part, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Tensor
 
 _KINDS = ("kosmos-2", "kosmos-2.5")
 SECTIONS = dict.fromkeys(_KINDS, ("text_config", "vision_config"))

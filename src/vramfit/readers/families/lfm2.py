@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import FP32, Role
+from vramfit.layer_kind import Attention, Dense, Experts, FeedForward, GroupedQuery, ShortConvolution
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -23,18 +24,7 @@ from vramfit.readers.families.decoder import (
 )
 from vramfit.readers.families.state_space import LARGEST_KERNEL, convolution
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
-from vramfit.spec import (
-    Attention,
-    Cut,
-    Dense,
-    Experts,
-    FeedForward,
-    GroupedQuery,
-    Layer,
-    ModelSpec,
-    ShortConvolution,
-    Tensor,
-)
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 from vramfit.units import ceil_div
 
 KEY_VALUE_HEADS = 8

@@ -5,6 +5,7 @@ Source: huggingface/transformers:src/transformers/models/llama/ and models/mistr
 
 from __future__ import annotations
 
+from vramfit.layer_kind import Dense
 from vramfit.readers.families.decoder import (
     Named,
     attention_tensors,
@@ -16,7 +17,7 @@ from vramfit.readers.families.decoder import (
     window_tokens,
 )
 from vramfit.readers.fields import Fields
-from vramfit.spec import Dense, Layer, ModelSpec
+from vramfit.spec import Layer, ModelSpec
 
 MISTRAL_WINDOW_TOKENS = 4096
 """Class default of Mistral's ``sliding_window``; version 0.1 has it, later files say null."""

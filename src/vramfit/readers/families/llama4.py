@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, Experts, FeedForward
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -19,7 +20,7 @@ from vramfit.readers.families.decoder import (
     router,
 )
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_EXPERTS, LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, Dense, Experts, FeedForward, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 CHUNK = 8192
 """Class default of ``attention_chunk_size`` [tokens]: a query sees its own chunk only, never more than that."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.formats import FP32, Role
+from vramfit.layer_kind import Dense, Experts, Latent
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -21,7 +22,7 @@ from vramfit.readers.families.decoder import (
 )
 from vramfit.readers.families.deepseek import latent, latent_tensors
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, LARGEST_VOCABULARY, Fields
-from vramfit.spec import Cut, Dense, Experts, Latent, Layer, ModelSpec, Part, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Tensor
 
 PAIR = ("0", "1")
 

@@ -6,6 +6,7 @@ Source: huggingface/transformers:src/transformers/models/mamba/, mamba2/ and fal
 from __future__ import annotations
 
 from vramfit.errors import InvalidValueError
+from vramfit.layer_kind import StateSpace
 from vramfit.readers.families.decoder import Named, Tensors, causal_model, is_tied, norm
 from vramfit.readers.families.state_space import (
     LARGEST_EXPANSION,
@@ -17,7 +18,7 @@ from vramfit.readers.families.state_space import (
     step_rank,
 )
 from vramfit.readers.fields import Fields
-from vramfit.spec import Layer, ModelSpec, StateSpace
+from vramfit.spec import Layer, ModelSpec
 
 
 def read(fields: Fields, named: Named) -> ModelSpec:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import FP32, Role
+from vramfit.layer_kind import Dense, Experts, FeedForward, GroupedQuery
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -20,7 +21,7 @@ from vramfit.readers.families.decoder import (
     router,
 )
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_EXPERTS, Fields
-from vramfit.spec import Cut, Dense, Experts, FeedForward, GroupedQuery, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 FULL_EVERY = 6
 """Beside the first layer; where no field names the layers."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role, StorageFormat
+from vramfit.layer_kind import Attention, Experts, FeedForward, LinearAttention
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -21,7 +22,7 @@ from vramfit.readers.families.decoder import (
     router,
 )
 from vramfit.readers.fields import LARGEST_EXPERTS, Fields
-from vramfit.spec import Attention, Cut, Experts, FeedForward, Layer, LinearAttention, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 KEY_VALUE_HEADS = 8
 BLOCK = 256

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.errors import InvalidValueError
+from vramfit.layer_kind import Dense, Experts, FeedForward
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -25,7 +26,7 @@ from vramfit.readers.families.decoder import (
 )
 from vramfit.readers.families.deepseek import correction
 from vramfit.readers.fields import LARGEST_EXPERTS, Fields
-from vramfit.spec import Cut, Dense, Experts, FeedForward, Layer, ModelSpec
+from vramfit.spec import Cut, Layer, ModelSpec
 
 BLOCK = "block_sparse_moe"
 

@@ -5,6 +5,7 @@ Source: huggingface/transformers:src/transformers/models/mixtral/; names as in t
 
 from __future__ import annotations
 
+from vramfit.layer_kind import Experts
 from vramfit.readers.families.decoder import (
     Named,
     attention_tensors,
@@ -17,7 +18,7 @@ from vramfit.readers.families.decoder import (
     window_tokens,
 )
 from vramfit.readers.fields import LARGEST_EXPERTS, Fields
-from vramfit.spec import Experts, Layer, ModelSpec
+from vramfit.spec import Layer, ModelSpec
 
 KV_HEADS, EXPERTS, EXPERTS_PER_TOKEN = 8, 8, 2
 """Class defaults in transformers."""

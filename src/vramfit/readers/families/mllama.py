@@ -6,6 +6,7 @@ Source: huggingface/transformers:src/transformers/models/mllama/, 5.23.0, class 
 from __future__ import annotations
 
 from vramfit.formats import Role
+from vramfit.layer_kind import CrossAttention, Dense, GroupedQuery
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -19,7 +20,7 @@ from vramfit.readers.families.decoder import (
 )
 from vramfit.readers.families.vision import learned, matrices, patch_convolution, patch_count, position_table
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_LAYERS, LARGEST_VOCABULARY, Fields
-from vramfit.spec import CrossAttention, Cut, Dense, GroupedQuery, Layer, ModelSpec, Part, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Tensor
 
 SECTIONS = {"mllama": ("text_config", "vision_config")}
 CLASSES = {"mllama": ("MllamaForConditionalGeneration",)}

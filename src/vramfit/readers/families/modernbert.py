@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense
 from vramfit.readers.families.bert import TOKENS
 from vramfit.readers.families.decoder import (
     Named,
@@ -33,7 +34,7 @@ from vramfit.readers.families.encoder import (
     table,
 )
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_LAYERS, LARGEST_VOCABULARY, Fields
-from vramfit.spec import Cut, Dense, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 _CLASSIFIER = Top(labelled=True)
 TOPS = {

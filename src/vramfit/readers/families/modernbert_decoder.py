@@ -6,9 +6,10 @@ Source: huggingface/transformers:src/transformers/models/modernbert_decoder/, 5.
 from __future__ import annotations
 
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.readers.families.decoder import Named, Tensors, head_dim, is_tied, linear, norm, windows
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_LAYERS, LARGEST_VOCABULARY, Fields
-from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 LOCAL, EVERY = 128, 3
 """Class defaults of ``local_attention`` [tokens, half of them before the query] and ``global_attn_every_n_layers``."""

@@ -7,10 +7,11 @@ Names and shapes: vllm-project/vllm:vllm/model_executor/models/molmo.py, which l
 from __future__ import annotations
 
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.readers.families.decoder import Named, Tensors, grouped_query, is_tied, linear, norm
 from vramfit.readers.families.vision import learned, matrices
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_VOCABULARY, Fields
-from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, Part, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Tensor
 
 CLASSES = {"molmo": ("MolmoForCausalLM",)}
 IMAGE_WORDS = 128

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role
+from vramfit.layer_kind import CrossAttention, Dense, GroupedQuery
 from vramfit.readers.families.decoder import Named, Tensors, head_dim, kv_heads, linear, norm
 from vramfit.readers.families.vision import convolution
 from vramfit.readers.fields import LARGEST_LAYERS, LARGEST_VOCABULARY, Fields
-from vramfit.spec import CrossAttention, Cut, Dense, GroupedQuery, Layer, ModelSpec, Part, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Tensor
 
 CLASSES = {"moonshine": ("MoonshineForConditionalGeneration",)}
 KERNELS = (127, 7, 3)

@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.formats import Role
+from vramfit.layer_kind import GroupedQuery
 from vramfit.readers.families import audio, conformer, joints, qformer, vision, vision_qwen, vq
 from vramfit.readers.families.decoder import Named, linear
 from vramfit.readers.families.vision_sam import sam
 from vramfit.readers.families.wrapper import Wrapper, each_layer, read_wrapper
 from vramfit.readers.fields import Fields
-from vramfit.spec import Cut, GroupedQuery, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 _TOWER = "vision_tower.vision_model."
 _CLIP_OR_PIXTRAL = {

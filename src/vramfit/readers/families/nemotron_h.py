@@ -8,23 +8,12 @@ from __future__ import annotations
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.formats import Role
+from vramfit.layer_kind import Attention, Dense, Experts, FeedForward, GroupedQuery, StateSpace
 from vramfit.readers.families.decoder import Named, Tensors, causal_model, kv_heads, linear, norm, router
 from vramfit.readers.families.deepseek import correction
 from vramfit.readers.families.state_space import LARGEST_KERNEL, check_groups, mamba2, state_format
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
-from vramfit.spec import (
-    Attention,
-    Cut,
-    Dense,
-    Experts,
-    FeedForward,
-    GroupedQuery,
-    Layer,
-    ModelSpec,
-    Part,
-    StateSpace,
-    Tensor,
-)
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Tensor
 
 LETTERS = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
 WORDS = {word: word for word in LETTERS.values()} | {"linear_attention": "mamba", "full_attention": "attention"}

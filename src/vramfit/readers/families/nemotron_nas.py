@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.errors import InvalidValueError
+from vramfit.layer_kind import Dense, FeedForward, GroupedQuery
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -21,7 +22,7 @@ from vramfit.readers.families.decoder import (
     norm,
 )
 from vramfit.readers.fields import LARGEST_WIDTH, PUBLISHED_CODE, Fields
-from vramfit.spec import Cut, Dense, FeedForward, GroupedQuery, Layer, ModelSpec
+from vramfit.spec import Cut, Layer, ModelSpec
 from vramfit.units import ceil_div
 
 WIDTH_STEP = 256

@@ -7,6 +7,7 @@ Source: huggingface/transformers:src/transformers/models/olmo_hybrid/, 5.23.0; n
 from __future__ import annotations
 
 from vramfit.errors import InvalidValueError
+from vramfit.layer_kind import Attention, Dense, LinearAttention
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -21,7 +22,7 @@ from vramfit.readers.families.decoder import (
 )
 from vramfit.readers.families.state_space import LARGEST_KERNEL, convolution, states
 from vramfit.readers.fields import Fields
-from vramfit.spec import Attention, Cut, Dense, Layer, LinearAttention, ModelSpec
+from vramfit.spec import Cut, Layer, ModelSpec
 
 FULL_EVERY = 4
 KEY_SHARE = (3, 4)

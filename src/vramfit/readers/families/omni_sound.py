@@ -6,10 +6,11 @@ defaults as there.
 
 from __future__ import annotations
 
+from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.readers.families.decoder import Tensors, gated_mlp, linear, norm
 from vramfit.readers.families.vision import convolution, learned, matrices, position_table
 from vramfit.readers.fields import LARGEST_LAYERS, LARGEST_WIDTH, Fields
-from vramfit.spec import Cut, Dense, GroupedQuery, Layer, Part
+from vramfit.spec import Cut, Layer, Part
 
 KERNEL, TIME_WIDTH = 7, 256
 """Side of the vocoders' outer convolutions, and width of a time's sinusoids: literals in the modelling code."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.errors import InvalidValueError
+from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.readers.families.decoder import Named, block_norms, causal_model, linear, norm
 from vramfit.readers.fields import LARGEST_LAYERS, LARGEST_WIDTH, PUBLISHED_CODE, Fields
-from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec
+from vramfit.spec import Cut, Layer, ModelSpec
 
 WIDTH_STEP = 256
 """Default of ``ffn_dim_divisor``."""

@@ -5,6 +5,7 @@ Source: huggingface/transformers:src/transformers/models/phi3/.
 
 from __future__ import annotations
 
+from vramfit.layer_kind import Dense
 from vramfit.readers.families.decoder import (
     Named,
     block_norms,
@@ -15,7 +16,7 @@ from vramfit.readers.families.decoder import (
     window_tokens,
 )
 from vramfit.readers.fields import Fields
-from vramfit.spec import Cut, Dense, Layer, ModelSpec
+from vramfit.spec import Cut, Layer, ModelSpec
 
 
 def read(fields: Fields, named: Named) -> ModelSpec:

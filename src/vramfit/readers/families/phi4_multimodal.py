@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.readers.families import phi3, vision
 from vramfit.readers.families.decoder import Named, Tensors, linear, norm
 from vramfit.readers.families.vision import convolution, learned, matrices, position_table
 from vramfit.readers.fields import LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, Part, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Tensor
 
 SECTIONS = {"phi4_multimodal": ("vision_config", "audio_config")}
 CLASSES = {"phi4_multimodal": ("Phi4MultimodalForCausalLM",)}

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import FP32, Role
+from vramfit.layer_kind import Attention, Dense, GroupedQuery
 from vramfit.readers.families.decoder import Named, Tensors, causal_model, grouped_query, is_tied, linear, norm
 from vramfit.readers.families.state_space import (
     LARGEST_EXPANSION,
@@ -19,7 +20,7 @@ from vramfit.readers.families.state_space import (
     step_rank,
 )
 from vramfit.readers.fields import LARGEST_CONTEXT, Fields
-from vramfit.spec import Attention, Cut, Dense, GroupedQuery, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 MAMBA_EVERY = 2
 """Every second layer attends; ``mb_per_layer`` of the published model, and all that its code can do."""

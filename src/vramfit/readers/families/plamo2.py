@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.formats import Role
+from vramfit.layer_kind import Attention, Dense, GroupedQuery, StateSpace
 from vramfit.readers.families.decoder import Named, Tensors, block_norms, causal_model, is_tied, kv_heads, linear
 from vramfit.readers.families.state_space import LARGEST_KERNEL, convolution, states
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_LAYERS, Fields
-from vramfit.spec import Attention, Cut, Dense, GroupedQuery, Layer, ModelSpec, StateSpace, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 SMALLEST_RANK = 64
 HIDDEN_PER_RANK = 16

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from vramfit.layer_kind import CrossAttention, Dense, GroupedQuery
 from vramfit.readers.families.decoder import Tensors, linear, norm
 from vramfit.readers.families.vision import learned, position_table
 from vramfit.readers.fields import LARGEST_LAYERS, LARGEST_VOCABULARY, Fields
-from vramfit.spec import CrossAttention, Cut, Dense, GroupedQuery, Layer, Part
+from vramfit.spec import Cut, Layer, Part
 
 _DEFAULTS: dict[str, object] = {
     "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,

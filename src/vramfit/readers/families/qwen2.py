@@ -5,6 +5,7 @@ Source: huggingface/transformers:src/transformers/models/qwen2/.
 
 from __future__ import annotations
 
+from vramfit.layer_kind import Dense
 from vramfit.readers.families.decoder import (
     Named,
     attention_tensors,
@@ -17,7 +18,7 @@ from vramfit.readers.families.decoder import (
     windows,
 )
 from vramfit.readers.fields import LARGEST_LAYERS, Fields
-from vramfit.spec import Dense, Layer, ModelSpec
+from vramfit.spec import Layer, ModelSpec
 
 KV_HEADS, WINDOW_TOKENS, FIRST_SLIDING = 32, 4096, 28
 """Class defaults of ``num_key_value_heads``, ``sliding_window`` and ``max_window_layers`` in transformers."""

@@ -6,6 +6,7 @@ Source: huggingface/transformers:src/transformers/models/qwen3/ and models/qwen3
 from __future__ import annotations
 
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, Experts, FeedForward
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -20,7 +21,7 @@ from vramfit.readers.families.decoder import (
 )
 from vramfit.readers.families.qwen2 import KV_HEADS, layer_windows, used_window
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, Dense, Experts, FeedForward, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 HEAD_DIM = 128
 """Class default of ``head_dim`` in Qwen3; Qwen3-MoE has none and divides."""

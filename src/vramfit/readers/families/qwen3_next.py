@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role
+from vramfit.layer_kind import Attention, Experts, FeedForward, LinearAttention
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -25,17 +26,7 @@ from vramfit.readers.families.decoder import (
 from vramfit.readers.families.qwen3 import dense, is_sparse
 from vramfit.readers.families.state_space import LARGEST_KERNEL, convolution, state_format, states
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
-from vramfit.spec import (
-    Attention,
-    Cut,
-    Experts,
-    FeedForward,
-    Layer,
-    LinearAttention,
-    ModelSpec,
-    Part,
-    Tensor,
-)
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Tensor
 
 HEAD_DIM = 256
 KEY_VALUE_HEADS = {"qwen3_5_text": 4}

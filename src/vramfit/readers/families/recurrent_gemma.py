@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role
+from vramfit.layer_kind import Attention, Dense, GroupedQuery, StateSpace
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -19,7 +20,7 @@ from vramfit.readers.families.decoder import (
 )
 from vramfit.readers.families.state_space import LARGEST_KERNEL, convolution, states
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_LAYERS, Fields
-from vramfit.spec import Attention, Cut, Dense, GroupedQuery, Layer, ModelSpec, StateSpace, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 PATTERN = ("recurrent", "recurrent", "attention")
 """Class default of ``block_types``, which repeats over the layers."""

@@ -11,10 +11,11 @@ from dataclasses import replace
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, Recurrence
 from vramfit.readers.families.decoder import Named, Tensors, causal_model, is_tied, linear, norm
 from vramfit.readers.families.state_space import states
 from vramfit.readers.fields import Fields
-from vramfit.spec import Cut, Dense, Layer, ModelSpec, Recurrence, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 from vramfit.units import ceil_div
 
 SUMS = 3

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role, StorageFormat
+from vramfit.layer_kind import StateSpace
 from vramfit.readers.families.decoder import Tensors, linear, norm
 from vramfit.readers.fields import Fields
 from vramfit.readers.quantization import DTYPES
-from vramfit.spec import Cut, StateSpace, Tensor
+from vramfit.spec import Cut, Tensor
 from vramfit.units import ceil_div
 
 HIDDEN_PER_RANK = 16

@@ -11,6 +11,7 @@ from typing import Literal
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import FP32, Role
+from vramfit.layer_kind import Dense, Experts, FeedForward, GroupedQuery
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -27,7 +28,7 @@ from vramfit.readers.families.decoder import (
 )
 from vramfit.readers.families.prediction import prediction
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, Dense, Experts, FeedForward, GroupedQuery, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 Bias = bool | tuple[str, bool]
 """Whether a matrix has a bias: always the same, or what a field says, with its default."""

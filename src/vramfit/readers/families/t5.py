@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role
+from vramfit.layer_kind import CrossAttention, Dense, Experts, FeedForward, GroupedQuery
 from vramfit.readers.families.decoder import Named, Tensors, linear, norm, routed_experts, router
 from vramfit.readers.families.encoder import (
     Sizes,
@@ -25,7 +26,7 @@ from vramfit.readers.families.encoder import (
     two_layers,
 )
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_EXPERTS, LARGEST_LAYERS, LARGEST_VOCABULARY, Fields
-from vramfit.spec import CrossAttention, Cut, Dense, Experts, FeedForward, GroupedQuery, Layer, ModelSpec, Part, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Tensor
 
 TOPS: Tops = {
     "ForConditionalGeneration": Top(),

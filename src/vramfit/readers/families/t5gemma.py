@@ -6,6 +6,7 @@ Source: Zhang et al. 2025, arXiv:2504.06225; huggingface/transformers:src/transf
 from __future__ import annotations
 
 from vramfit.formats import Role
+from vramfit.layer_kind import CrossAttention, Dense, GroupedQuery
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -20,7 +21,7 @@ from vramfit.readers.families.decoder import (
 )
 from vramfit.readers.families.encoder import table
 from vramfit.readers.fields import LARGEST_CONTEXT, LARGEST_VOCABULARY, Fields
-from vramfit.spec import CrossAttention, Cut, Dense, GroupedQuery, Layer, ModelSpec, Part, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Tensor
 
 CLASSES = {"t5gemma": ("T5GemmaForConditionalGeneration",)}
 VOCABULARY, HEAD_DIM, KV_HEADS, WINDOW_TOKENS = 256_000, 256, 4, 4096

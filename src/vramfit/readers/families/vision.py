@@ -11,9 +11,10 @@ from collections.abc import Iterable
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.readers.families.decoder import Tensors, head_dim, linear, norm
 from vramfit.readers.fields import LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, Dense, GroupedQuery, Layer, Part, Tensor
+from vramfit.spec import Cut, Layer, Part, Tensor
 
 LARGEST_RATIO = 64
 """Of a network's width to the hidden size."""

@@ -5,10 +5,11 @@ Source: huggingface/transformers:src/transformers/models/sam/ and models/got_ocr
 
 from __future__ import annotations
 
+from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.readers.families.decoder import Tensors, linear, norm
 from vramfit.readers.families.vision import convolution, learned, matrices, side
 from vramfit.readers.fields import LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, Dense, GroupedQuery, Layer, Part
+from vramfit.spec import Cut, Layer, Part
 
 
 def sam(fields: Fields, prefix: str) -> Part:

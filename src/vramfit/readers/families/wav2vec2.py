@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.readers.families.decoder import Named, Tensors, linear, norm
 from vramfit.readers.families.vision import convolution, learned, position_table
 from vramfit.readers.fields import LARGEST_LAYERS, LARGEST_WIDTH, Fields
-from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 PREFIXES = {
     "hubert": "hubert.", "unispeech": "unispeech.", "unispeech-sat": "unispeech_sat.", "wav2vec2": "wav2vec2.",

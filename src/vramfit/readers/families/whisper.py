@@ -6,11 +6,12 @@ Source: huggingface/transformers:src/transformers/models/whisper/ and models/spe
 from __future__ import annotations
 
 from vramfit.formats import Role
+from vramfit.layer_kind import CrossAttention, Dense, GroupedQuery
 from vramfit.readers.families import audio
 from vramfit.readers.families.decoder import Named, linear, norm
 from vramfit.readers.families.vision import convolution, position_table
 from vramfit.readers.fields import LARGEST_LAYERS, LARGEST_VOCABULARY, Fields
-from vramfit.spec import CrossAttention, Cut, Dense, GroupedQuery, Layer, ModelSpec, Part, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Tensor
 
 CLASSES = {
     "whisper": ("WhisperForConditionalGeneration",),

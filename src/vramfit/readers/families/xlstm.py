@@ -9,9 +9,10 @@ from dataclasses import replace
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.formats import Role, StorageFormat
+from vramfit.layer_kind import Attention, Dense, Recurrence
 from vramfit.readers.families.decoder import Named, Tensors, causal_model, linear, norm
 from vramfit.readers.fields import LARGEST_LAYERS, Fields
-from vramfit.spec import Attention, Cut, Dense, Layer, ModelSpec, Recurrence, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 MULTIPLE = 64
 """Class default of ``ffn_round_up_to_multiple_of``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.formats import Role
+from vramfit.layer_kind import Dense, GroupedQuery, StateSpace
 from vramfit.readers.families.decoder import Named, Tensors, causal_model, gated_mlp, is_tied, kv_heads, linear, norm
 from vramfit.readers.families.state_space import (
     LARGEST_EXPANSION,
@@ -19,7 +20,7 @@ from vramfit.readers.families.state_space import (
     step_rank,
 )
 from vramfit.readers.fields import LARGEST_LAYERS, Fields
-from vramfit.spec import Cut, Dense, GroupedQuery, Layer, ModelSpec, StateSpace, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 WORDS = {"mamba": False, "linear_attention": False, "hybrid": True}
 """What ``layers_block_type`` may say -> whether the layer uses a shared block."""

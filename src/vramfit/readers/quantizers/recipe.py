@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from vramfit.errors import UnsupportedModelError
 from vramfit.formats import BLOCK_MATRICES, Role, StorageFormat
+from vramfit.layer_kind import GroupedQuery, Latent
 from vramfit.readers.quantizers.names import Names
-from vramfit.spec import Cut, GroupedQuery, Latent, Layer, ModelSpec, Part, Scheme, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Scheme, Tensor
 
 BEGINNINGS = (
     "model.layers.", "model.language_model.layers.", "language_model.model.layers.", "language_model.layers.",
