@@ -29,13 +29,13 @@ EACH_FILE = pytest.mark.parametrize("path", [pytest.param(f, id=str(f.relative_t
 
 LEVELS = (
     {"units", "errors", "names", "formats", "version"},  # words
-    {"spec", "layer_kind", "pipeline", "device", "engine", "request", "shard", "result", "rule"},  # nouns
+    {"spec", "layer_kind", "pipeline", "device", "engine", "request", "shard", "result", "rule", "measured"},  # nouns
     {"parallel", "memory", "engines", "readers", "catalogue", "report"},  # rooms
     {
-        *("understand", "source", "estimate", "fit", "search", "answer", "rule_of_thumb", "components"),
+        *("understand", "source", "estimate", "fit", "search", "answer", "rule_of_thumb", "components", "accuracy"),
         *("gguf_recipe", "hub_source"),
     },  # decide
-    {"wire", "cli", "__main__", "__init__"},  # doors
+    {"wire", "measured_wire", "cli", "__main__", "__init__"},  # doors
 )
 """First names below ``vramfit``; imports point to the same level or down, rooms only down."""
 ROOMS = LEVELS[2]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from vramfit.catalogue.device import all_devices, find_device
 from vramfit.device import Device
 from vramfit.errors import ImpossiblePlanError, InvalidValueError
-from vramfit.estimate import breakdowns, count, summarise
+from vramfit.estimate import breakdowns, count, estimate, readings, summarise
 from vramfit.fit import fit
 from vramfit.request import Plan, Request
 from vramfit.result import Answer, Choice, Estimate, Fit, Verdict
@@ -39,8 +39,9 @@ def answer(request: Request, *, hub: bool = False) -> Answer:
     model = _model(request, hub=hub)
     device = _device(request)
     plan, choices = _plan(request, model, device)
-    understood = understand(model, request.workload)
-    ranks = breakdowns(count(understood, plan), device)
+    understood = understand(model, request.workload, device)
+    counted = count(understood, plan)
+    ranks = readings(counted, breakdowns(counted, device), device)
     result = summarise(understood, ranks)
     result = replace(result, choices=(*choices, *result.choices))
     asked = replace(request, workload=understood.workload, plan=plan)
@@ -73,6 +74,20 @@ def answer(request: Request, *, hub: bool = False) -> Answer:
         device_options=options,
         changes=() if enough else smallest_change(question, context, batch, options[0]),
     )
+
+
+def forward(request: Request, *, hub: bool = False) -> Estimate:
+    """Return the estimate of one request, without verdicts and inverses.
+
+    Raises:
+        VramfitError: anything about the request that cannot be; the message says what and where.
+    """
+    _refuse_arrays(request)
+    model = _model(request, hub=hub)
+    device = _device(request)
+    plan, choices = _plan(request, model, device)
+    found = estimate(model, request.workload, plan, device)
+    return replace(found, choices=(*choices, *found.choices))
 
 
 def _refuse_arrays(request: Request) -> None:

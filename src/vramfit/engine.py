@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
+
+from vramfit.device import Device
+from vramfit.request import Inference, Plan
+from vramfit.result import Choice, Item, Reading, Reservation
+from vramfit.shard import Shard
+from vramfit.spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,3 +38,44 @@ class EngineProfile:
     """True: all routed tokens pass their experts in one grouped kernel; False: expert by expert."""
     not_counted: tuple[str, ...] = ()
     """What this engine may also allocate and is left out, with the reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rank:
+    """One distinct rank with everything that was counted on it, before the engine prints anything."""
+
+    shard: Shard
+    items: tuple[Item, ...]
+    model: ModelSpec
+    """The whole model, uncut."""
+    workload: Inference
+    """With every open field decided."""
+    engine: EngineProfile
+    plan: Plan
+    device: Device | None
+
+
+Component: TypeAlias = Callable[[Shard, Inference, EngineProfile], Iterable[Item]]
+"""Something that occupies memory because of the model; one that does not apply yields nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """A runtime as a set of functions; what it does not do differently is the generic engine's."""
+
+    profiles: tuple[EngineProfile, ...]
+    """Oldest first."""
+    components: tuple[Component, ...]
+    """Everything it holds because of the model."""
+    runtime: Callable[[Shard, Device | None], Iterable[Item]]
+    """What every process of it takes beside the model."""
+    readings: Callable[[Rank], Iterable[Reading]]
+    """What it, or a counter beside it, would print."""
+    defaults: Callable[[ModelSpec, Inference, EngineProfile, Device | None], tuple[Inference, tuple[Choice, ...]]]
+    """Fills in the knobs that only this engine has, and says why."""
+    reservation: Callable[[Rank], Reservation | None]
+    """What it may take, or None."""
+    knobs: frozenset[str]
+    """Fields of a serving workload that it takes beside those that all engines share (``request.KNOBS``)."""
+    check: Callable[[ModelSpec, Inference, Plan], None]
+    """Refuses with ``ImpossiblePlanError`` what the engine itself would refuse."""

@@ -6,20 +6,15 @@ config.json --read--> ModelSpec --cut by Plan--> Shard --formulas--> Breakdown -
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 from vramfit.device import Device
-from vramfit.engine import EngineProfile
+from vramfit.engine import Rank
+from vramfit.engines.library import PIPELINE
+from vramfit.engines.profile import find_engine
 from vramfit.layer_kind import Dense, Experts, GroupedQuery
-from vramfit.memory.activations import activations, encoded_prompt, towers
-from vramfit.memory.adapters import adapters
-from vramfit.memory.kv_cache import growth, kv_cache, mixer_kind, model_bytes_per_token
-from vramfit.memory.logits import last_hidden, logits
-from vramfit.memory.recurrent_state import recurrent_state
-from vramfit.memory.runtime import allocator_rounding, runtime
-from vramfit.memory.weights import staging, weight_bytes, weights
+from vramfit.memory.kv_cache import mixer_kind, model_bytes_per_token
+from vramfit.memory.weights import weight_bytes
 from vramfit.parallel import shards
 from vramfit.request import Inference, Plan
 from vramfit.result import Breakdown, Estimate, Item, ModelSummary, Phase
@@ -27,26 +22,7 @@ from vramfit.shard import Shard
 from vramfit.spec import Layer, ModelSpec
 from vramfit.understand import Understood, understand
 
-Component: TypeAlias = Callable[[Shard, Inference, EngineProfile], Iterable[Item]]
-
-COMPONENTS: tuple[Component, ...] = (
-    weights,
-    adapters,
-    staging,
-    kv_cache,
-    growth,
-    recurrent_state,
-    activations,
-    towers,
-    encoded_prompt,
-    last_hidden,
-    logits,
-    allocator_rounding,
-)
-"""Everything that occupies memory because of the model; one that does not apply yields nothing."""
-
-PIPELINE: tuple[Component, ...] = (weights, staging, allocator_rounding)
-"""What is counted of a diffusion pipeline; its denoising and decoding are named among what is not."""
+ENCODER_PHASES = (Phase.LOAD, Phase.PREFILL)
 
 ENCODER_PHASES = (Phase.LOAD, Phase.PREFILL)
 PIPELINE_PHASES = (Phase.LOAD,)
@@ -63,29 +39,54 @@ NOT_COUNTED = (
 class Counted:
     """Items of every distinct rank of a plan, before the device adds its own."""
 
+    understood: Understood
     plan: Plan
     ranks: tuple[tuple[Shard, tuple[Item, ...]], ...]
 
 
 def count(understood: Understood, plan: Plan) -> Counted:
     """Cut the model and count what each distinct rank holds, whatever the device."""
+    engine, workload, profile = find_engine(understood.workload.engine), understood.workload, understood.engine
+    engine.check(understood.model, workload, plan)
     ranks = []
     for shard in shards(understood.model, plan):
-        counted = PIPELINE if shard.model.components else COMPONENTS
-        items = [item for component in counted for item in component(shard, understood.workload, understood.engine)]
+        counted = PIPELINE if shard.model.components else engine.components
+        items = [item for component in counted for item in component(shard, workload, profile)]
         ranks.append((shard, tuple(items)))
-    return Counted(plan=plan, ranks=tuple(ranks))
+    return Counted(understood=understood, plan=plan, ranks=tuple(ranks))
 
 
 def breakdowns(counted: Counted, device: Device | None) -> tuple[Breakdown, ...]:
-    """Add what the process takes on that device; one breakdown per distinct rank."""
+    """Add what the process takes on that device and what the engine may take; one breakdown per distinct rank."""
+    engine = find_engine(counted.understood.workload.engine)
+    found = []
+    for shard, items in counted.ranks:
+        alive = _while_running((*items, *engine.runtime(shard, device)), shard.model)
+        reservation = engine.reservation(_rank(counted, shard, alive, device))
+        found.append(Breakdown(rank=shard.label, num_ranks=shard.num_ranks, items=alive, reservation=reservation))
+    return tuple(found)
+
+
+def readings(counted: Counted, ranks: tuple[Breakdown, ...], device: Device | None) -> tuple[Breakdown, ...]:
+    """Add what the engine would print, rank by rank."""
+    engine = find_engine(counted.understood.workload.engine)
+    pairs = zip(counted.ranks, ranks, strict=True)
     return tuple(
-        Breakdown(
-            rank=shard.label,
-            num_ranks=shard.num_ranks,
-            items=_while_running((*items, *runtime(shard, device)), shard.model),
-        )
-        for shard, items in counted.ranks
+        replace(found, readings=tuple(engine.readings(_rank(counted, shard, found.items, device))))
+        for (shard, _), found in pairs
+    )
+
+
+def _rank(counted: Counted, shard: Shard, items: tuple[Item, ...], device: Device | None) -> Rank:
+    understood = counted.understood
+    return Rank(
+        shard=shard,
+        items=items,
+        model=understood.model,
+        workload=understood.workload,
+        engine=understood.engine,
+        plan=counted.plan,
+        device=device,
     )
 
 
@@ -112,8 +113,9 @@ def estimate(model: ModelSpec, workload: Inference, plan: Plan | None = None, de
     Raises:
         VramfitError: a workload or plan that is impossible for this model.
     """
-    understood = understand(model, workload)
-    return summarise(understood, breakdowns(count(understood, plan or Plan()), device))
+    understood = understand(model, workload, device)
+    counted = count(understood, plan or Plan())
+    return summarise(understood, readings(counted, breakdowns(counted, device), device))
 
 
 def summarise(understood: Understood, ranks: tuple[Breakdown, ...]) -> Estimate:

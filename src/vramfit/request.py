@@ -8,9 +8,18 @@ from dataclasses import dataclass, fields
 from vramfit.errors import InvalidValueError
 from vramfit.units import Size, check_size
 
-ENGINES = ("generic", "transformers")
-"""Engines that have a profile here."""
-ATTENTIONS = ("flash", "sdpa", "eager")
+ATTENTIONS = ("flash", "flashinfer", "sdpa", "efficient", "eager", "triton")
+OFFLOADS = ("none", "model", "sequential")
+COUNTS = (
+    "max_num_seqs", "max_num_batched_tokens", "block_tokens", "slots", "ubatch_tokens", "batch_tokens",
+    "speculative_tokens", "max_loras", "max_lora_rank", "image_height", "image_width", "frames",
+)  # fmt: skip
+"""Fields of a serving workload that are positive integers when given."""
+KNOBS = (
+    *COUNTS, "memory_fraction", "eager", "prefix_caching", "chunked_prefill", "gpu_layers", "flash_attention",
+    "swa_full", "draft_model", "offload",
+)  # fmt: skip
+"""Fields that only some engines take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +52,48 @@ class Inference:
     """Sequences held at once."""
     attention: str | None = None
     """Attention implementation; None = the engine's default."""
+    max_num_seqs: int | None = None
+    """Most sequences a scheduler runs at once; None = the engine's default for the device."""
+    max_num_batched_tokens: int | None = None
+    """Most tokens of one pass; None = the engine's default for the device."""
+    memory_fraction: float | None = None
+    """Share of the device that the engine may take, as it defines it; None = the engine's default."""
+    eager: bool | None = None
+    """True: no CUDA graphs; None = the engine's default."""
+    prefix_caching: bool | None = None
+    """Whether finished prefixes stay in the cache; None = the engine's default."""
+    chunked_prefill: bool | None = None
+    """Whether long prompts are cut into passes; None = the engine's default."""
+    block_tokens: int | None = None
+    """Tokens of one page of the cache; None = the engine's default."""
+    slots: int | None = None
+    """Sequences that llama.cpp serves at once, sharing its context; None = its default."""
+    ubatch_tokens: int | None = None
+    """llama.cpp's physical batch; None = its default."""
+    batch_tokens: int | None = None
+    """llama.cpp's logical batch; None = its default."""
+    gpu_layers: int | None = None
+    """Layers that llama.cpp puts on devices; None = all."""
+    flash_attention: bool | None = None
+    """Whether llama.cpp uses flash attention; None = its default."""
+    swa_full: bool | None = None
+    """True: llama.cpp caches the whole context in sliding-window layers; None = its default."""
+    draft_model: str | None = None
+    """Model that drafts tokens for speculative decoding; None = there is none."""
+    speculative_tokens: int | None = None
+    """Tokens drafted ahead; None = no speculation."""
+    max_loras: int | None = None
+    """Adapters held at once; None = no adapters are served."""
+    max_lora_rank: int | None = None
+    """Largest rank of an adapter; None = the engine's default."""
+    image_height: int | None = None
+    """Height of a generated image; None = the pipeline's default. [pixels]"""
+    image_width: int | None = None
+    """Width of a generated image; None = the pipeline's default. [pixels]"""
+    frames: int | None = None
+    """Frames of a generated video; None = the pipeline's default."""
+    offload: str | None = None
+    """Which parts of a pipeline wait on the host; None = none."""
 
     def __post_init__(self) -> None:
         """Check every size and name that can be checked without a model."""
@@ -53,6 +104,15 @@ class Inference:
             check_size(self.new_tokens, "workload.new_tokens", smallest=0)
         if self.attention is not None and self.attention not in ATTENTIONS:
             raise InvalidValueError("workload.attention", self.attention, f"one of {', '.join(ATTENTIONS)}")
+        if self.offload is not None and self.offload not in OFFLOADS:
+            raise InvalidValueError("workload.offload", self.offload, f"one of {', '.join(OFFLOADS)}")
+        for name in COUNTS:
+            if getattr(self, name) is not None:
+                check_size(getattr(self, name), f"workload.{name}")
+        if self.gpu_layers is not None:
+            check_size(self.gpu_layers, "workload.gpu_layers", smallest=0)
+        if self.memory_fraction is not None and not 0 < self.memory_fraction <= 1:
+            raise InvalidValueError("workload.memory_fraction", self.memory_fraction, "a share above 0 and at most 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

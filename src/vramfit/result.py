@@ -78,6 +78,58 @@ def exactly(name: str, size: Size, phases: tuple[Phase, ...], formula: str, sour
     )
 
 
+class Quantity(StrEnum):
+    """What an engine or a counter prints, in the words of measured runs."""
+
+    WEIGHTS = "weights"  # bytes the engine says its weights take
+    KV_CACHE = "kv_cache"  # bytes of the pool
+    KV_CACHE_TOKENS = "kv_cache_tokens"  # tokens that it holds
+    REQUESTS_AT_CONTEXT = "requests_at_context"  # sequences of the longest context that it holds
+    ACTIVATION_PEAK = "activation_peak"  # transient memory of the profiling pass
+    NON_TORCH = "non_torch"  # growth outside the allocator while profiling
+    BEFORE_WEIGHTS = "before_weights"  # taken before weights load
+    CUDA_GRAPHS = "cuda_graphs"  # pools of captured graphs
+    MODEL_BUFFER = "model_buffer"  # llama.cpp's buffers on the device ...
+    KV_BUFFER = "kv_buffer"
+    COMPUTE_BUFFER = "compute_buffer"
+    RECURRENT_STATE = "recurrent_state"
+    HOST_MODEL_BUFFER = "host_model_buffer"  # ... and on the host
+    HOST_COMPUTE_BUFFER = "host_compute_buffer"
+    LOADED = "loaded"  # allocated after loading, before the first call
+    ALLOCATED_PEAK = "allocated_peak"  # torch.cuda.max_memory_allocated
+    ACTIVE_PEAK = "active_peak"  # torch's active bytes
+    RESERVED_PEAK = "reserved_peak"  # torch.cuda.max_memory_reserved
+    PROCESS_PEAK = "process_peak"  # nvidia-smi
+
+
+COUNTED = frozenset({Quantity.KV_CACHE_TOKENS, Quantity.REQUESTS_AT_CONTEXT})
+"""Quantities that are counts; all others are bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One figure that an engine or a counter would print on one rank, predicted."""
+
+    quantity: Quantity
+    value: Size | float
+    """Bytes, or a count for the quantities in ``COUNTED``; a fraction only where the engine prints one."""
+    low: Size | float
+    high: Size | float
+    formula: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """What a server may take on one rank, whatever the job needs."""
+
+    limit_bytes: int
+    """Everything but ``outside`` must stay below it. [B]"""
+    outside: tuple[str, ...]
+    """Beginnings of names of items that the engine does not count against it."""
+    formula: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Total:
     """Sum of the items alive at one moment. [B]"""
@@ -95,6 +147,10 @@ class Breakdown:
     """Which rank this is, and how many are like it: ``"stage 0 of 2 (4 ranks)"``."""
     num_ranks: int
     items: tuple[Item, ...]
+    readings: tuple[Reading, ...] = ()
+    """What the engine would print here."""
+    reservation: Reservation | None = None
+    """None = the engine takes what it needs."""
 
     @property
     def phases(self) -> tuple[Phase, ...]:

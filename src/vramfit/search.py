@@ -42,26 +42,32 @@ class Question:
 
     def fit(self) -> Fit:
         """Judge the question as it stands."""
-        counted = count(understand(self.model, self.workload), self.plan)
+        counted = count(understand(self.model, self.workload, self.device), self.plan)
         return fit(breakdowns(counted, self.device), self.device, self.headroom_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class Plans:
-    """Counts one understood workload under many plans, each plan once."""
+    """Counts one workload under many plans, each plan once for all devices with the same defaults."""
 
-    understood: Understood
+    model: ModelSpec
+    workload: Inference
     weights_bytes: int
-    _known: dict[Plan, Counted | None] = field(default_factory=dict)
+    _understood: dict[str, Understood] = field(default_factory=dict)
+    _known: dict[tuple[Inference, Plan], Counted | None] = field(default_factory=dict)
 
     def fit(self, plan: Plan, device: Device, headroom_bytes: int) -> Fit | None:
         """Judge a plan on a device; None when the model cannot be cut so."""
-        if plan not in self._known:
+        if device.name not in self._understood:
+            self._understood[device.name] = understand(self.model, self.workload, device)
+        understood = self._understood[device.name]
+        key = (understood.workload, plan)
+        if key not in self._known:
             try:
-                self._known[plan] = count(self.understood, plan)
+                self._known[key] = count(understood, plan)
             except ImpossiblePlanError:
-                self._known[plan] = None
-        counted = self._known[plan]
+                self._known[key] = None
+        counted = self._known[key]
         return None if counted is None else fit(breakdowns(counted, device), device, headroom_bytes)
 
     def best(self, num_devices: int, device: Device, headroom_bytes: int) -> tuple[Plan, Fit] | None:
@@ -73,7 +79,7 @@ class Plans:
         found = []
         for tp in (t for t in range(1, MOST_TENSOR_RANKS + 1) if num_devices % t == 0):
             plan = Plan(tp=tp, pp=num_devices // tp)
-            deepest = max(1, len(self.understood.model.layers))
+            deepest = max(1, len(self.model.layers))
             judged = self.fit(plan, device, headroom_bytes) if plan.pp <= deepest else None
             if judged is not None:
                 found.append((plan, judged))
@@ -100,7 +106,7 @@ class Plans:
 def plans_for(model: ModelSpec, workload: Inference) -> Plans:
     """Return what counts a workload under many plans."""
     understood = understand(model, workload)
-    return Plans(understood, weight_bytes(understood.model))
+    return Plans(model, workload, weight_bytes(understood.model))
 
 
 def _counts(least: int, most: int) -> Iterable[int]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from vramfit.device import Device
 from vramfit.engine import EngineProfile
-from vramfit.engines.profile import find_profile
+from vramfit.engines.profile import check_knobs, find_engine, find_profile
 from vramfit.errors import InvalidValueError
 from vramfit.formats import FP32, StorageFormat, kv_format, weight_format
 from vramfit.gguf_recipe import as_gguf, is_dynamic, is_label
@@ -29,8 +30,8 @@ class Understood:
     assumptions: tuple[str, ...]
 
 
-def understand(model: ModelSpec, workload: Inference) -> Understood:
-    """Return the workload with every open field decided.
+def understand(model: ModelSpec, workload: Inference, device: Device | None = None) -> Understood:
+    """Return the workload with every open field decided; some defaults of servers depend on the device.
 
     Raises:
         VramfitError: an unknown engine or format, or lengths that contradict one another.
@@ -40,6 +41,7 @@ def understand(model: ModelSpec, workload: Inference) -> Understood:
     engine, why = find_profile(workload.engine, workload.engine_version)
     if workload.weight_format != "auto":
         model = _without_scales(model)
+    check_knobs(workload)
     choices = [Choice(field="engine_version", value=engine.version, why=f"{why}; checked against {engine.checked}")]
     if is_label(workload.weight_format) or is_dynamic(workload.weight_format):
         model = as_gguf(model, workload.weight_format)
@@ -66,8 +68,11 @@ def understand(model: ModelSpec, workload: Inference) -> Understood:
         new_tokens=new,
         attention=workload.attention or engine.attention,
     )
+    model = model if scheme is model.scheme else replace(model, scheme=scheme)
+    filled, knobs = find_engine(workload.engine).defaults(model, filled, engine, device)
+    choices.extend(knobs)
     return Understood(
-        model=model if scheme is model.scheme else replace(model, scheme=scheme),
+        model=model,
         workload=filled,
         engine=engine,
         choices=tuple(choices),

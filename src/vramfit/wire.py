@@ -13,25 +13,17 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
+from vramfit.engines.profile import ENGINES
 from vramfit.errors import InvalidValueError
 from vramfit.names import nearest
 from vramfit.readers.json_text import parse_json_object
-from vramfit.request import ATTENTIONS, ENGINES, Inference, Plan, Request
+from vramfit.request import ATTENTIONS, Inference, Plan, Request
 from vramfit.result import Answer, Basis, Breakdown, Counter, Phase, Verdict
 
 REQUEST_LIMIT_BYTES = 16 * 2**20
 
 LATER = {
     "parameters": "the rule of thumb takes it: vramfit rough",
-    **dict.fromkeys(
-        (
-            "max_num_seqs", "max_num_batched_tokens", "memory_fraction", "eager", "prefix_caching", "chunked_prefill",
-            "block_tokens", "slots", "ubatch_tokens", "batch_tokens", "gpu_layers", "flash_attention", "swa_full",
-            "draft_model", "speculative_tokens", "max_loras", "max_lora_rank", "image_height", "image_width", "frames",
-            "offload",
-        ),
-        "no engine of this version takes it (generic, transformers)",
-    ),
     **dict.fromkeys(
         (
             "dp_shard", "zero_stage", "sequence_parallel", "pp_schedule", "virtual_stages", "micro_batches", "cp",
@@ -45,6 +37,7 @@ LATER = {
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 NotNegative: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+Share: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Engine: TypeAlias = Annotated[str, msgspec.Meta(examples=list(ENGINES))]
 Kernel: TypeAlias = Annotated[str, msgspec.Meta(examples=list(ATTENTIONS))]
 
@@ -64,6 +57,27 @@ class ServeWire(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, 
     new_tokens: NotNegative | None = None
     batch: Count | None = None
     attention: Kernel | None = None
+    max_num_seqs: Count | None = None
+    max_num_batched_tokens: Count | None = None
+    memory_fraction: Share | None = None
+    eager: bool | None = None
+    prefix_caching: bool | None = None
+    chunked_prefill: bool | None = None
+    block_tokens: Count | None = None
+    slots: Count | None = None
+    ubatch_tokens: Count | None = None
+    batch_tokens: Count | None = None
+    gpu_layers: NotNegative | None = None
+    flash_attention: bool | None = None
+    swa_full: bool | None = None
+    draft_model: str | None = None
+    speculative_tokens: Count | None = None
+    max_loras: Count | None = None
+    max_lora_rank: Count | None = None
+    image_height: Count | None = None
+    image_width: Count | None = None
+    frames: Count | None = None
+    offload: str | None = None
 
 
 class PlanWire(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):

@@ -12,11 +12,13 @@ import click
 
 from vramfit.answer import answer
 from vramfit.catalogue.device import find_device
+from vramfit.cli.knobs import engine_knobs
 from vramfit.cli.show import show
+from vramfit.engines.profile import ENGINES
 from vramfit.errors import UnknownNameError, UnreadableFileError
 from vramfit.report.answer import brief, sections
 from vramfit.report.rows import Row, Section, Tone
-from vramfit.request import ATTENTIONS, ENGINES, Inference, Plan, Request
+from vramfit.request import ATTENTIONS, Inference, Plan, Request
 from vramfit.result import Answer, Verdict
 from vramfit.units import parse_bytes
 
@@ -46,6 +48,7 @@ NOT_FITTING = 1
 @click.option("--kv-format-k", help="Format of the keys alone.")
 @click.option("--kv-format-v", help="Format of the values alone.")
 @click.option("--attention", help=f"One of {', '.join(ATTENTIONS)}; default: the engine's.")
+@engine_knobs
 @click.option("--headroom", help="What to leave free on every device, e.g. 2GiB.")
 @click.option("--config", "config_file", help="Read this config.json instead of looking the model up.")
 @click.option("--hub", is_flag=True, help="Ask the Hub even if the catalogue knows the model.")

@@ -7,6 +7,7 @@ honoured, logits for the last token of each sequence, prompts processed in passe
 from __future__ import annotations
 
 from vramfit.engine import EngineProfile
+from vramfit.engines.library import library
 
 PREFILL_CHUNK_TOKENS = 8192
 """Tokens of one prefill pass. Source: default of ``max_num_batched_tokens`` in vLLM on large cards
@@ -29,3 +30,5 @@ PROFILES = (
         ),
     ),
 )
+
+ENGINE = library(PROFILES)

@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
-from vramfit.engine import EngineProfile
+from vramfit.engine import Engine, EngineProfile
 from vramfit.engines import generic, transformers
 from vramfit.errors import InvalidValueError, UnknownNameError
 from vramfit.names import nearest
+from vramfit.request import KNOBS, Inference
 
-PROFILES: dict[str, tuple[EngineProfile, ...]] = {"generic": generic.PROFILES, "transformers": transformers.PROFILES}
-"""Oldest first, per engine."""
+ENGINES: dict[str, Engine] = {"generic": generic.ENGINE, "transformers": transformers.ENGINE}
+"""Every engine that is modelled, by its name in requests."""
+
+
+def find_engine(name: str) -> Engine:
+    """Return the engine of that name.
+
+    Raises:
+        UnknownNameError: no engine of that name here.
+    """
+    if name not in ENGINES:
+        raise UnknownNameError(
+            "workload.engine", name, nearest(name, ENGINES), f"engines known here: {', '.join(ENGINES)}"
+        )
+    return ENGINES[name]
+
+
+def check_knobs(workload: Inference) -> None:
+    """Refuse knobs that the engine does not have, rather than ignore them.
+
+    Raises:
+        InvalidValueError: the field, and which engines take it.
+    """
+    taken = find_engine(workload.engine).knobs
+    for name in KNOBS:
+        value = getattr(workload, name)
+        if value is not None and name not in taken:
+            others = ", ".join(other for other, engine in ENGINES.items() if name in engine.knobs) or "none yet"
+            raise InvalidValueError(
+                f"workload.{name}",
+                value,
+                f"it to be left out with engine {workload.engine}",
+                f"engines with it: {others}",
+            )
 
 
 def find_profile(engine: str, version: str | None) -> tuple[EngineProfile, str]:
@@ -21,11 +54,7 @@ def find_profile(engine: str, version: str | None) -> tuple[EngineProfile, str]:
     >>> find_profile("transformers", "4.44.2")[0].prompt_logits
     True
     """
-    if engine not in PROFILES:
-        raise UnknownNameError(
-            "workload.engine", engine, nearest(engine, PROFILES), f"engines known here: {', '.join(PROFILES)}"
-        )
-    profiles = PROFILES[engine]
+    profiles = find_engine(engine).profiles
     if version is None:
         return profiles[-1], f"newest profile known ({profiles[-1].version})"
     wanted = _parts(version)

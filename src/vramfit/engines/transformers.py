@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.engine import EngineProfile
+from vramfit.engines.library import library
 
 _BEFORE_4_45 = EngineProfile(
     name="transformers",
@@ -37,3 +38,5 @@ _FROM_5_0 = replace(_FROM_4_57, version="5.0", checked="5.0.0 and 5.14.0", exper
 _FROM_5_18 = replace(_FROM_5_0, version="5.18", checked="5.18.0 and 5.23.0", latent_cache=True)
 
 PROFILES = (_BEFORE_4_45, _FROM_4_45, _FROM_4_57, _FROM_5_0, _FROM_5_18)
+
+ENGINE = library(PROFILES)
