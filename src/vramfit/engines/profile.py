@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from vramfit.engine import Engine, EngineProfile
-from vramfit.engines import generic, transformers
+from vramfit.engines import generic, transformers, vllm
 from vramfit.errors import InvalidValueError, UnknownNameError
 from vramfit.names import nearest
 from vramfit.request import KNOBS, Inference
 
-ENGINES: dict[str, Engine] = {"generic": generic.ENGINE, "transformers": transformers.ENGINE}
+ENGINES: dict[str, Engine] = {"generic": generic.ENGINE, "transformers": transformers.ENGINE, "vllm": vllm.ENGINE}
 """Every engine that is modelled, by its name in requests."""
 
 
