@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median, quantiles
 
 from vramfit.answer import forward
+from vramfit.catalogue.device import find_device
 from vramfit.errors import VramfitError
 from vramfit.measured import MeasuredRun, Measurement
+from vramfit.request import Request
 from vramfit.result import Breakdown, Estimate, Quantity, Reading
+from vramfit.rule_of_thumb import serving_rule, weights_rule
 
 CAPACITIES = frozenset({Quantity.KV_CACHE, Quantity.KV_CACHE_TOKENS, Quantity.REQUESTS_AT_CONTEXT})
 """Quantities of which the smallest rank decides; of all others the largest does."""
+STORED = frozenset({Quantity.WEIGHTS, Quantity.MODEL_BUFFER, Quantity.LOADED})
+PEAKS = frozenset({Quantity.ALLOCATED_PEAK, Quantity.ACTIVE_PEAK, Quantity.RESERVED_PEAK, Quantity.PROCESS_PEAK})
+BITS = (4, 8, 16, 32)
+"""Widths that the rules know."""
 UNDER_BEYOND = 0.02
 """An under-estimate counts as one when it is off by more than this share."""
 
@@ -30,6 +37,8 @@ class Row:
     high: float
     inside: bool
     """Whether the measured figure lies between low and high, give or take how finely it was printed."""
+    rule: float | None = None
+    """What the widely quoted rule of thumb says of it; None = no rule speaks of this quantity."""
 
     @property
     def error_ratio(self) -> float:
@@ -87,7 +96,8 @@ def validate(runs: Iterable[MeasuredRun]) -> Accuracy:
             if found is None:
                 skipped.append(Skipped(id=run.id, reason=_why_not(run, measurement)))
                 continue
-            rows.append(_row(run, measurement, *found))
+            rule = rule_of_thumb(run.request, estimate, measurement.quantity)
+            rows.append(replace(_row(run, measurement, *found), rule=rule))
     return Accuracy(rows=tuple(rows), summary=tuple(_summaries(rows)), skipped=tuple(skipped))
 
 
@@ -103,6 +113,24 @@ def _row(run: MeasuredRun, measurement: Measurement, predicted: float, low: floa
         high=high,
         inside=low - slack <= measurement.high and measurement.low <= high + slack,
     )
+
+
+def rule_of_thumb(request: Request, estimate: Estimate, quantity: Quantity) -> float | None:
+    """Return what the rules that everybody quotes say of a figure, per device; None where they are silent. [B]
+
+    weights: parameters * bits / 8; a peak: 1.2 times that; a server's pool: 0.9 of the card less the weights
+    """
+    parameters, devices = estimate.model.parameters, sum(rank.num_ranks for rank in estimate.breakdowns)
+    bits = min(BITS, key=lambda b: abs(b - 8 * estimate.weights_bytes / parameters)) if parameters else 16
+    weights = weights_rule(parameters, bits).result_bytes / devices
+    if quantity in STORED:
+        return weights
+    if quantity in PEAKS:
+        return serving_rule(parameters, bits).result_bytes / devices
+    if quantity is Quantity.KV_CACHE and (request.device or request.device_memory_bytes):
+        card = request.device_memory_bytes or find_device(str(request.device)).capacity_bytes
+        return max(0.0, (request.workload.memory_fraction or 0.9) * card - weights)
+    return None
 
 
 def _why_not(run: MeasuredRun, measurement: Measurement) -> str:
