@@ -21,7 +21,8 @@ OPENING = """<!-- Written by scripts/accuracy_page.py from validation/*.jsonl: e
 # How accurate the predictions are
 
 Every figure below was measured by somebody else and published; each run's source stands in `validation/`.
-An error of +2 % means that we predict 2 % more than was measured. *Under* is the share of figures that we predict too small
+An error of +2 % means that we predict 2 % more than was measured.
+*Under* is the share of figures that we predict too small
 by more than 2 % (of a server's cache: too large, which is the dangerous side there).
 *Inside* is the share that lies in the printed band.
 *Rule* is what the widely quoted rule of thumb would have said for the same figures (`vramfit rough`).
