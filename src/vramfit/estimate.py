@@ -23,8 +23,6 @@ from vramfit.spec import Layer, ModelSpec
 from vramfit.understand import Understood, understand
 
 ENCODER_PHASES = (Phase.LOAD, Phase.PREFILL)
-
-ENCODER_PHASES = (Phase.LOAD, Phase.PREFILL)
 PIPELINE_PHASES = (Phase.LOAD,)
 
 OTHER_INPUTS = "inputs other than text: image, audio and video tokens"

@@ -93,7 +93,7 @@ def test_check_speaks_through_the_exit_code(
         (("infer", "llama-3.1-8b", "--gpu", "l4", "--tp", "2", "--gpus", "3"), ("device_count", "expected 2")),
         (("infer", "llama-3.1-8b", "--weights", "int3"), ("workload.weight_format", "'int3'", "nearest")),
         (("infer", "llama-3.1-8b", "--kv-format", "fp9"), ("workload.kv_format", "'fp9'", "fp8")),
-        (("infer", "llama-3.1-8b", "--engine", "vllm"), ("workload.engine", "'vllm'", "generic, transformers")),
+        (("infer", "llama-3.1-8b", "--engine", "vlm"), ("workload.engine", "'vlm'", "vllm")),
         (("infer", "llama-3.1-8b", "--engine-version", "new"), ("workload.engine_version", "'new'")),
         (("infer", "llama-3.1-8b", "--attention", "magic"), ("workload.attention", "'magic'")),
         (("infer", "llama-3.1-8b", "--context", "10", "--prompt", "20"), ("workload.context_tokens", "10", "20")),
