@@ -23,7 +23,10 @@ class VramfitError(Exception):
 
 def quote(value: object) -> str:
     """Show a value of the input, shortened, so that a hostile one cannot flood the screen."""
-    text = repr(value)
+    if isinstance(value, str | bytes | list | tuple):
+        text = repr(value[:_LONGEST_QUOTE])  # a list of millions takes seconds to write out
+    else:
+        text = repr(value)
     return text if len(text) <= _LONGEST_QUOTE else text[:_LONGEST_QUOTE] + "..."
 
 
