@@ -1,4 +1,4 @@
-"""The device catalogue: every row consistent and sourced, names that mean one device, totals against other witnesses."""
+"""The device catalogue: every row consistent and sourced, names that mean one device, totals against witnesses."""
 
 from __future__ import annotations
 
