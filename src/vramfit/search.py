@@ -93,7 +93,10 @@ class Plans:
                 continue
             plan, verdict, margin = best[0], best[1].verdict, best[1].margin_bytes
             if verdict is Verdict.FITS:
-                return DeviceOption(device=device.name, count=num, plan=plan, verdict=verdict, margin_bytes=margin)
+                price = None if device.price is None else device.price.times(num)
+                return DeviceOption(
+                    device=device.name, count=num, plan=plan, verdict=verdict, margin_bytes=margin, price=price
+                )
         return DeviceOption(device=device.name, count=0, plan=plan, verdict=verdict, margin_bytes=margin)
 
 
@@ -110,11 +113,15 @@ def _counts(least: int, most: int) -> Iterable[int]:
 
 
 def device_options(question: Question, others: Iterable[Device]) -> tuple[DeviceOption, ...]:
-    """Return the fewest devices of the named kind, then of every other kind, fewest and smallest first."""
+    """Return the fewest devices of the named kind, then of every other kind offered, fewest and smallest first."""
     plans = plans_for(question.model, question.workload)
     own = plans.fewest(question.device, question.headroom_bytes)
     most = max(MOST_OTHERS, 2 * own.count)
-    found = [(plans.fewest(d, question.headroom_bytes, most), d) for d in others if d.name != question.device.name]
+    found = [
+        (plans.fewest(d, question.headroom_bytes, most), d)
+        for d in others
+        if d.offered and d.name != question.device.name
+    ]
     usable = sorted((o.count, d.capacity_bytes, d.name, o) for o, d in found if o.count)
     return (own, *(entry[-1] for entry in usable))
 
