@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
+from unittest.mock import patch
 
 from tiny import ALL
 from vramfit.catalogue.model import all_models
@@ -219,7 +220,8 @@ def read_mutant_config(data: bytes) -> None:
     """Read a configuration and, when it is understood, count what it needs."""
     config = parse_json_object(data, "mutant", 16 * 2**20)
     if "_class_name" in config and "model_type" not in config:
-        estimate(read_any(config, "mutant"), Inference())
+        with patch.object(component, "has_diffusers", return_value=False):  # our own readers, not another program's
+            estimate(read_any(config, "mutant"), Inference())
         return
     spec = read_config(config, "mutant")
     estimate(spec, Inference(context_tokens=min(64, spec.max_position_embeddings or 64), batch=2))
@@ -244,7 +246,6 @@ KINDS: dict[str, tuple[Callable[[int], bytes], Callable[[bytes], None]]] = {
 }
 """Kind of input -> what makes a mutant of a seed, and what reads it."""
 _CONFIGS = _configs()
-setattr(component, "has_diffusers", lambda: False)  # noqa: B010 - our own readers are looked at, not another program
 
 
 def outcome(kind: str, data: bytes) -> str:
