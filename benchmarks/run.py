@@ -14,21 +14,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from loopback_hub import LoopbackHub, Repository
-from vramfit.catalogue.model import find_model
+from vramfit.catalogue.model import all_models, find_model
 from vramfit.estimate import estimate
 from vramfit.readers.hf_config import read_config
+from vramfit.readers.safetensors import parse_header
 from vramfit.request import Inference, Plan
 from vramfit.spec import ModelSpec
 from vramfit.units import Size
 
 HERE = Path(sys.executable).parent
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
+READING_GOAL_SECONDS = 1e-3
 LARGE = "meta-llama/Llama-3.1-70B-Instruct"
 
 
@@ -81,11 +84,32 @@ def library() -> None:
     show("read_config of a 70B model", median_seconds(lambda: read_config(config, LARGE), 200), "goal: at most 1 ms")
     show("estimate of a 70B model", median_seconds(lambda: estimate(spec, asked, plan), 500), "goal: at most 200 us")
 
+    readings()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = median_seconds(lambda: grid(spec), 3)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024)
     note = f"peak memory of the process grew by {grown / 1e6:.0f} MB (goals: at most 1 s, 500 MB)"
     show("a million batches and contexts", seconds, note)
+
+
+def readings() -> None:
+    """Read every configuration of the catalogue, and the header of a file with a thousand tensors."""
+    rows = [row for row in all_models() if "model_type" in row.config]
+    times = {row.name: median_seconds(partial(read_config, row.config, row.name), 5) for row in rows}
+    slowest = max(times, key=lambda name: times[name])
+    late = sum(seconds > READING_GOAL_SECONDS for seconds in times.values())
+    note = f"of {len(rows)}; {late} above the goal of 1 ms; slowest {1e3 * times[slowest]:.1f} ms, {slowest}"
+    show("read_config, median of the catalogue", statistics.median(times.values()), note)
+    entries = {
+        f"model.layers.{i}.mlp.up_proj.weight": {
+            "dtype": "BF16",
+            "shape": [64, 8],
+            "data_offsets": [1024 * i, 1024 * i + 1024],
+        }
+        for i in range(1000)
+    }
+    header = json.dumps(entries).encode()
+    show("a header of 1,000 tensors", median_seconds(lambda: parse_header(header, "file"), 50), "goal: at most 20 ms")
 
 
 def grid(spec: ModelSpec) -> Size:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from vramfit import request, result, wire
+from vramfit import device, request, result, wire
 
 FOLDER = Path(__file__).resolve().parent.parent / "src" / "vramfit" / "schema"
 NOUNS: dict[str, type] = {
@@ -28,6 +28,7 @@ NOUNS: dict[str, type] = {
     "BreakdownWire": result.Breakdown,
     "FitWire": result.Fit,
     "LimitWire": result.Limit,
+    "PriceWire": device.Price,
     "OptionWire": result.DeviceOption,
     "ChangeWire": result.Change,
     "AnswerWire": result.Estimate,

@@ -13,17 +13,20 @@ import sys
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
+from unittest.mock import patch
 
 from tiny import ALL
 from vramfit.catalogue.model import all_models
 from vramfit.errors import VramfitError
 from vramfit.estimate import estimate
+from vramfit.readers.diffusion import component
 from vramfit.readers.gguf import read_header
 from vramfit.readers.gguf_model import read_gguf
 from vramfit.readers.hf_config import read_config
 from vramfit.readers.json_text import parse_json_object
 from vramfit.readers.safetensors import Checkpoint, parse_header, parse_header_length
 from vramfit.request import Inference
+from vramfit.source import read_any
 
 ODD: tuple[Any, ...] = (
     None, True, False, -1, 0, 1, 2, 3, 7, 2**31, 2**53, 2**63, 2**64, -(2**63), 10**30, 0.5, -0.0, 1e308, "", "0",
@@ -86,7 +89,7 @@ def _change(config: dict[str, Any], rng: random.Random, configs: tuple[dict[str,
             name = rng.choice(sorted(other))
             config[name] = json.loads(json.dumps(other[name]))
         case _:
-            config["model_type"] = rng.choice(configs)["model_type"]
+            config["model_type"] = rng.choice(configs).get("model_type", "model_index")
 
 
 def mutant_config(seed: int) -> bytes:
@@ -215,7 +218,12 @@ def _key(name: str, kind: int, value: bytes) -> bytes:
 
 def read_mutant_config(data: bytes) -> None:
     """Read a configuration and, when it is understood, count what it needs."""
-    spec = read_config(parse_json_object(data, "mutant", 16 * 2**20), "mutant")
+    config = parse_json_object(data, "mutant", 16 * 2**20)
+    if "_class_name" in config and "model_type" not in config:
+        with patch.object(component, "has_diffusers", return_value=False):  # our own readers, not another program's
+            estimate(read_any(config, "mutant"), Inference())
+        return
+    spec = read_config(config, "mutant")
     estimate(spec, Inference(context_tokens=min(64, spec.max_position_embeddings or 64), batch=2))
 
 

@@ -14,6 +14,7 @@ from vramfit.errors import ImpossiblePlanError, InvalidValueError, UnknownNameEr
 from vramfit.request import Inference, Plan, Request
 from vramfit.result import Verdict
 from vramfit.search import (
+    COUNTS,
     Question,
     device_options,
     largest_batch,
@@ -74,7 +75,7 @@ def test_fewest_devices_fit_and_one_less_does_not() -> None:
     """70B in bf16 with 4 x 8,192 tokens: 141 GB of weights and 10.7 GB of cache want more than one 80 GB card."""
     model = read_model("meta-llama/Llama-3.1-70B-Instruct")
     plans, device = plans_for(model, QUESTION.workload), find_device("a100-sxm-80gb")
-    option = plans.fewest(device, 0)
+    option = plans.fewest(device, 0, COUNTS)
     assert Verdict.FITS is option.verdict
     less = plans.best(option.count - 1, device, 0)
     assert less is None or less[1].verdict is not Verdict.FITS

@@ -23,7 +23,8 @@ class VramfitError(Exception):
 
 def quote(value: object) -> str:
     """Show a value of the input, shortened, so that a hostile one cannot flood the screen."""
-    text = repr(value)
+    long = isinstance(value, str | bytes | list | tuple)  # a list of millions takes seconds to write out
+    text = repr(value[:_LONGEST_QUOTE] if long else value)  # type: ignore[index] # these are sequences
     return text if len(text) <= _LONGEST_QUOTE else text[:_LONGEST_QUOTE] + "..."
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import reduce
 
+from vramfit.device import Price
 from vramfit.request import Plan, Request
 from vramfit.units import Size, larger
 
@@ -281,6 +282,8 @@ class DeviceOption:
     verdict: Verdict
     margin_bytes: int
     """On the worst rank, after headroom. [B]"""
+    price: Price | None = None
+    """What ``count`` of them rent for on demand; None = no dated price is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,10 @@ from vramfit.units import ceil_div
 MOST_DEVICES = 512
 MOST_TENSOR_RANKS = 8
 """Tensor parallelism is searched within one server of eight devices; beyond that stages are added."""
+COUNTS = (*range(1, 9), *range(16, MOST_DEVICES + 1, 8))
+"""How many of the named kind: every count to 8, then whole servers of 8."""
+RENTED = (1, 2, 4, 8, *range(16, MOST_DEVICES + 1, 8))
+"""How many of another kind are offered: what servers are rented with."""
 MOST_OTHERS = 16
 """Other kinds are offered up to this many, or twice as many as of the named kind."""
 MOST_BATCH = 2**20
@@ -88,18 +92,21 @@ class Plans:
             return min(fitting, key=lambda pair: pair[0].pp)
         return max(found, key=lambda pair: pair[1].margin_bytes, default=None)
 
-    def fewest(self, device: Device, headroom_bytes: int, most: int = MOST_DEVICES) -> DeviceOption:
-        """Return the fewest devices of one kind that hold the job, at most ``most``."""
+    def fewest(self, device: Device, headroom_bytes: int, counts: Iterable[int]) -> DeviceOption:
+        """Return the fewest devices of one kind that hold the job, of those counts."""
         room = max(1, device.capacity_bytes - headroom_bytes)
         least = max(1, ceil_div(self.weights_bytes, room))
         plan, verdict, margin = Plan(), Verdict.DOES_NOT_FIT, 0
-        for num in _counts(least, most):
-            best = self.best(num, device, headroom_bytes)
+        for num in counts:
+            best = self.best(num, device, headroom_bytes) if num >= least else None
             if best is None:
                 continue
             plan, verdict, margin = best[0], best[1].verdict, best[1].margin_bytes
             if verdict is Verdict.FITS:
-                return DeviceOption(device=device.name, count=num, plan=plan, verdict=verdict, margin_bytes=margin)
+                price = None if device.price is None else device.price.times(num)
+                return DeviceOption(
+                    device=device.name, count=num, plan=plan, verdict=verdict, margin_bytes=margin, price=price
+                )
         return DeviceOption(device=device.name, count=0, plan=plan, verdict=verdict, margin_bytes=margin)
 
 
@@ -109,18 +116,16 @@ def plans_for(model: ModelSpec, workload: Inference) -> Plans:
     return Plans(model, workload, weight_bytes(understood.model))
 
 
-def _counts(least: int, most: int) -> Iterable[int]:
-    """Yield device counts that servers come in: every count to 8, then whole servers of 8."""
-    yield from range(least, min(8, most) + 1)
-    yield from range(max(16, ceil_div(least, 8) * 8), most + 1, 8)
-
-
 def device_options(question: Question, others: Iterable[Device]) -> tuple[DeviceOption, ...]:
-    """Return the fewest devices of the named kind, then of every other kind, fewest and smallest first."""
+    """Return the fewest devices of the named kind, then of every other kind offered, fewest and smallest first."""
     plans = plans_for(question.model, question.workload)
-    own = plans.fewest(question.device, question.headroom_bytes)
-    most = max(MOST_OTHERS, 2 * own.count)
-    found = [(plans.fewest(d, question.headroom_bytes, most), d) for d in others if d.name != question.device.name]
+    own = plans.fewest(question.device, question.headroom_bytes, COUNTS)
+    wanted = [n for n in RENTED if n <= max(MOST_OTHERS, 2 * own.count)]
+    found = [
+        (plans.fewest(d, question.headroom_bytes, wanted), d)
+        for d in others
+        if d.offered and d.name != question.device.name
+    ]
     usable = sorted((o.count, d.capacity_bytes, d.name, o) for o, d in found if o.count)
     return (own, *(entry[-1] for entry in usable))
 

@@ -13,10 +13,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from math import prod
+from typing import TYPE_CHECKING
 
 from vramfit.formats import Role, StorageFormat
 from vramfit.layer_kind import Attention, CrossAttention, Experts, FeedForward
-from vramfit.pipeline import Component
+
+if TYPE_CHECKING:
+    from vramfit.pipeline import Component  # only pipelines pay for these nouns
 
 
 class Cut(StrEnum):

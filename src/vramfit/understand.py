@@ -9,7 +9,6 @@ from vramfit.engine import EngineProfile
 from vramfit.engines.profile import check_knobs, find_engine, find_profile
 from vramfit.errors import InvalidValueError
 from vramfit.formats import FP32, StorageFormat, kv_format, weight_format
-from vramfit.gguf_recipe import as_gguf, is_dynamic, is_label
 from vramfit.request import Inference
 from vramfit.result import Choice
 from vramfit.spec import ModelSpec, Scheme
@@ -43,11 +42,9 @@ def understand(model: ModelSpec, workload: Inference, device: Device | None = No
         model = _without_scales(model)
     check_knobs(workload)
     choices = [Choice(field="engine_version", value=engine.version, why=f"{why}; checked against {engine.checked}")]
-    if is_label(workload.weight_format) or is_dynamic(workload.weight_format):
-        model = as_gguf(model, workload.weight_format)
-        scheme = model.scheme
-    else:
-        scheme = _scheme(model, workload)
+    mixed = _as_mixture(model, workload.weight_format)
+    model = mixed or model
+    scheme = model.scheme if mixed else _scheme(model, workload)
     if workload.weight_format == "auto":
         shown = scheme.quantised.name
         choices.append(Choice(field="weight_format", value=shown, why="what the checkpoint says"))
@@ -115,6 +112,15 @@ def _without_scales(model: ModelSpec) -> ModelSpec:
         for key, layer in kinds.items()
     }
     return replace(model, layers=tuple(kept[id(layer)] for layer in model.layers))
+
+
+def _as_mixture(model: ModelSpec, weight_format: str) -> ModelSpec | None:
+    """Return the model as a GGUF file of that label holds it; None when the format is no such label."""
+    if not weight_format.upper().startswith("GGUF:"):
+        return None
+    from vramfit.gguf_recipe import as_gguf, is_dynamic, is_label  # noqa: PLC0415 - only its labels pay for it
+
+    return as_gguf(model, weight_format) if is_label(weight_format) or is_dynamic(weight_format) else None
 
 
 def _scheme(model: ModelSpec, workload: Inference) -> Scheme:

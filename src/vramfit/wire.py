@@ -18,7 +18,7 @@ from vramfit.errors import InvalidValueError
 from vramfit.names import nearest
 from vramfit.readers.json_text import parse_json_object
 from vramfit.request import ATTENTIONS, Inference, Plan, Request
-from vramfit.result import Answer, Basis, Breakdown, Counter, Phase, Verdict
+from vramfit.result import Answer, Basis, Breakdown, Counter, DeviceOption, Phase, Verdict
 
 REQUEST_LIMIT_BYTES = 16 * 2**20
 
@@ -174,6 +174,16 @@ class LimitWire(msgspec.Struct):
     bounded_by: str
 
 
+class PriceWire(msgspec.Struct):
+    """What devices rent for on demand: one provider's list price on one day."""
+
+    usd_per_hour: float
+    provider: str
+    date: str
+    terms: str
+    source: str
+
+
 class OptionWire(msgspec.Struct):
     """The fewest devices of one kind; ``count`` 0 = none within the search."""
 
@@ -182,6 +192,7 @@ class OptionWire(msgspec.Struct):
     plan: PlanWire
     verdict: Verdict
     margin_bytes: int
+    price: PriceWire | None
 
 
 class ChangeWire(msgspec.Struct):
@@ -371,7 +382,7 @@ def _answer_wire(answer: Answer) -> AnswerWire:
         ),
         longest_context=_convert(answer.longest_context, LimitWire) if answer.longest_context else None,
         largest_batch=_convert(answer.largest_batch, LimitWire) if answer.largest_batch else None,
-        device_options=[_convert(o, OptionWire, plan=_plan_wire(o.plan)) for o in answer.device_options],
+        device_options=[_option_wire(o) for o in answer.device_options],
         changes=[_convert(c, ChangeWire) for c in answer.changes],
     )
 
@@ -379,6 +390,11 @@ def _answer_wire(answer: Answer) -> AnswerWire:
 def _convert(noun: object, struct: type[Any], **replaced: Any) -> Any:  # noqa: ANN401 - any noun, its own struct
     """Return the struct of a noun: the same fields, save those that are replaced."""
     return struct(**{name: replaced.get(name, getattr(noun, name)) for name in struct.__struct_fields__})
+
+
+def _option_wire(option: DeviceOption) -> OptionWire:
+    price = None if option.price is None else _convert(option.price, PriceWire)
+    return _convert(option, OptionWire, plan=_plan_wire(option.plan), price=price)  # type: ignore[no-any-return]
 
 
 def _breakdown_wire(breakdown: Breakdown) -> BreakdownWire:

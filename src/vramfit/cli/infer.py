@@ -11,11 +11,11 @@ from typing import Any
 import click
 
 from vramfit.answer import answer
-from vramfit.catalogue.device import find_device
+from vramfit.catalogue.device import find_card
 from vramfit.cli.knobs import engine_knobs
 from vramfit.cli.show import show
 from vramfit.engines.profile import ENGINES
-from vramfit.errors import UnknownNameError, UnreadableFileError
+from vramfit.errors import UnreadableFileError
 from vramfit.report.answer import brief, sections
 from vramfit.report.rows import Row, Section, Tone
 from vramfit.request import ATTENTIONS, Inference, Plan, Request
@@ -112,13 +112,9 @@ def _here(request: Request) -> tuple[Request, str]:
     smallest = min(found, key=lambda card: card.total_bytes)
     free = f"{smallest.free_bytes:,} of {smallest.total_bytes:,} bytes free"
     note = f"this machine: {len(found)} x {smallest.product}, {free}"
-    try:
-        device: str | None = find_device(smallest.product).name
-    except UnknownNameError:
-        device = None
-    return replace(
-        request, device=device, device_memory_bytes=request.device_memory_bytes or smallest.total_bytes
-    ), note
+    known = find_card(smallest.product, smallest.total_bytes)
+    size = request.device_memory_bytes or smallest.total_bytes
+    return replace(request, device=None if known is None else known.name, device_memory_bytes=size), note
 
 
 def _finish(answered: Answer, given: dict[str, Any], note: str | None = None, more: Iterable[Section] = ()) -> int:

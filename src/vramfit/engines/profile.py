@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from vramfit.engine import Engine, EngineProfile
-from vramfit.engines import generic, transformers, vllm
 from vramfit.errors import InvalidValueError, UnknownNameError
 from vramfit.names import nearest
 from vramfit.request import KNOBS, Inference
 
-ENGINES: dict[str, Engine] = {"generic": generic.ENGINE, "transformers": transformers.ENGINE, "vllm": vllm.ENGINE}
-"""Every engine that is modelled, by its name in requests."""
+ENGINES = {
+    "generic": "generic",
+    "transformers": "transformers",
+    "vllm": "vllm",
+}
+"""Name in requests -> module here that has its ``ENGINE``; imported when it is asked for."""
 
 
 def find_engine(name: str) -> Engine:
@@ -22,7 +27,8 @@ def find_engine(name: str) -> Engine:
         raise UnknownNameError(
             "workload.engine", name, nearest(name, ENGINES), f"engines known here: {', '.join(ENGINES)}"
         )
-    return ENGINES[name]
+    found: Engine = import_module(f"vramfit.engines.{ENGINES[name]}").ENGINE
+    return found
 
 
 def check_knobs(workload: Inference) -> None:
@@ -35,7 +41,7 @@ def check_knobs(workload: Inference) -> None:
     for name in KNOBS:
         value = getattr(workload, name)
         if value is not None and name not in taken:
-            others = ", ".join(other for other, engine in ENGINES.items() if name in engine.knobs) or "none yet"
+            others = ", ".join(other for other in ENGINES if name in find_engine(other).knobs) or "none yet"
             raise InvalidValueError(
                 f"workload.{name}",
                 value,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from vramfit.errors import InvalidValueError, UnknownKindError, UnsupportedModelError
 from vramfit.names import nearest
@@ -13,8 +15,11 @@ from vramfit.readers.families import DRAFTS, FAMILIES, tops
 from vramfit.readers.families.decoder import Named
 from vramfit.readers.fields import Fields
 from vramfit.readers.quantization import read_plain, read_recipe
-from vramfit.readers.quantizers.recipe import applied, scheme
-from vramfit.spec import ModelSpec
+from vramfit.spec import ModelSpec, Scheme
+
+if TYPE_CHECKING:
+    from vramfit.formats import StorageFormat
+    from vramfit.readers.quantizers.recipe import Recipe
 
 NEEDED = (
     "hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, intermediate_size, "
@@ -64,12 +69,22 @@ def _finished(fields: Fields, family: ModuleType, name: str) -> ModelSpec:
     recipe = read_recipe(fields, plain)
     if hasattr(family, "stored"):
         recipe = family.stored(fields, recipe)
-    spec: ModelSpec = family.read(fields, Named(name=name, scheme=scheme(recipe, plain)))
+    scheme, hold = _storage(recipe, plain)
+    spec: ModelSpec = family.read(fields, Named(name=name, scheme=scheme))
     kind = fields.text("model_type") or _first_class(fields)
     top = _class_named(fields)
     if top is not None and not (top in DRAFTS or kind in getattr(family, "CLASSES", {}) or tops.generates(top)):
         spec = tops.without_projection(fields, spec, top)
-    return replace(applied(recipe, spec), family=kind, assumptions=tuple(dict.fromkeys(fields.assumed)))
+    return replace(hold(spec), family=kind, assumptions=tuple(dict.fromkeys(fields.assumed)))
+
+
+def _storage(recipe: Recipe | None, plain: StorageFormat) -> tuple[Scheme, Callable[[ModelSpec], ModelSpec]]:
+    """Return the scheme to read a model with, and what then holds each of its tensors as the recipe says."""
+    if recipe is None:
+        return Scheme(quantised=plain, plain=plain), lambda spec: spec
+    from vramfit.readers.quantizers.recipe import applied, scheme  # noqa: PLC0415 - plain checkpoints do without
+
+    return scheme(recipe, plain), partial(applied, recipe)
 
 
 def _first_class(fields: Fields) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.formats import BF16, FP16, FP32, StorageFormat
 from vramfit.readers.fields import Fields
-from vramfit.readers.quantizers.recipe import Recipe
+
+if TYPE_CHECKING:
+    from vramfit.readers.quantizers.recipe import Recipe  # only quantised checkpoints pay for it
 
 DTYPES = {"float32": FP32, "float16": FP16, "bfloat16": BF16}
 METHODS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from vramfit.report.rows import Row, Section, Tone
+from vramfit.report.tables import money
 from vramfit.result import Answer, Breakdown, Counter, Item, Verdict
 from vramfit.units import count_of, format_bytes, format_count, format_gib
 
@@ -191,6 +192,8 @@ def _devices(answer: Answer) -> Iterable[Section]:
         text = (
             f"{', '.join(degrees) + '; ' if degrees else ''}{format_gib(option.margin_bytes)} GiB left on the fullest"
         )
+        if option.price is not None:
+            text += f"; {money(option.price)}"
         if not option.count:
             text = "no number of them up to 512 holds it"
         tone = Tone.STRONG if option is answer.device_options[0] else Tone.PLAIN

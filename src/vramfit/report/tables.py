@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vramfit.device import Device
+from vramfit.device import Device, Price
 from vramfit.formats import KV_FORMATS, WEIGHT_FORMATS
 from vramfit.report.rows import Row, Section, Tone
 from vramfit.result import Estimate
@@ -18,13 +18,20 @@ def devices(found: Iterable[Device]) -> Section:
         bandwidth = "" if d.bandwidth_bytes_per_second is None else f"{d.bandwidth_bytes_per_second / 1e9:,.0f} GB/s"
         kind = f"compute {d.compute_capability}" if d.compute_capability else str(d.architecture)
         shared = ", shared with the CPU" if d.unified else ""
+        rent = f"; {money(d.price)}" if d.price else ""
         doubt = f"; unverified: {', '.join(d.unverified)}" if d.unverified else ""
-        rows.append(
-            Row(
-                d.name, format_gib(d.capacity_bytes), f"sold as {d.marketing_gb} GB; {bandwidth}; {kind}{shared}{doubt}"
-            )
-        )
+        facts = "; ".join(text for text in (f"sold as {d.marketing_gb} GB", bandwidth, kind) if text)
+        rows.append(Row(d.name, format_gib(d.capacity_bytes), f"{facts}{shared}{rent}{doubt}"))
     return Section("Devices, GiB that a process sees", tuple(rows))
+
+
+def money(price: Price) -> str:
+    """Show a price with who asked it and when.
+
+    >>> money(Price(usd_per_hour=0.526, provider="AWS", date="2026-01-21"))
+    '0.53 USD/h (AWS, 2026-01-21)'
+    """
+    return f"{price.usd_per_hour:.2f} USD/h ({price.provider}, {price.date})"
 
 
 def models(found: Iterable[tuple[str, str, str]]) -> Section:

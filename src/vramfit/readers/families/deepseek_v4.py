@@ -93,7 +93,7 @@ def _ratios(fields: Fields) -> tuple[int, ...]:
     if value is None:
         fields.assume("compress_ratios", "128 for two layers, then 128 and 4 in turn")
         return tuple(128 if i < 2 or i % 2 == 0 else 4 for i in range(num))
-    known = set(RATIOS.values())
+    known = tuple(RATIOS.values())
     if not isinstance(value, list) or not num <= len(value) <= LARGEST_LAYERS or any(v not in known for v in value):
         raise InvalidValueError(fields.at("compress_ratios"), value, f"a list of {num} or more of 0, 4 and 128")
     return tuple(value[:num])

@@ -25,6 +25,7 @@ from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 FULL_EVERY = 6
 """Beside the first layer; where no field names the layers."""
+FLAGS = (0, 1)
 
 
 def read(fields: Fields, named: Named) -> ModelSpec:
@@ -46,7 +47,7 @@ def _ones(fields: Fields, name: str) -> tuple[bool, ...] | None:
     value, num = fields.values.get(name), fields.num_layers
     if value is None:
         return None
-    if not isinstance(value, list) or len(value) != num or any(flag not in {0, 1} for flag in value):
+    if not isinstance(value, list) or len(value) != num or any(flag not in FLAGS for flag in value):
         raise InvalidValueError(fields.at(name), value, f"a list of {num} zeros and ones")
     return tuple(flag == 1 for flag in value)
 

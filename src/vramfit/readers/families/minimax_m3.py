@@ -29,6 +29,7 @@ from vramfit.readers.fields import LARGEST_EXPERTS, Fields
 from vramfit.spec import Cut, Layer, ModelSpec
 
 BLOCK = "block_sparse_moe"
+FLAGS = (0, 1)
 
 
 def read(fields: Fields, named: Named) -> ModelSpec:
@@ -78,7 +79,7 @@ def _ones(fields: Fields, name: str, num: int) -> tuple[bool, ...] | None:
     value = fields.values.get(name)
     if value is None:
         return None
-    if not isinstance(value, list) or len(value) != num or any(flag not in {0, 1} for flag in value):
+    if not isinstance(value, list) or len(value) != num or any(flag not in FLAGS for flag in value):
         raise InvalidValueError(fields.at(name), value, f"a list of {num} zeros and ones")
     return tuple(flag == 1 for flag in value)
 

@@ -29,11 +29,13 @@ from vramfit.readers.families.encoder import (
     prefixed,
 )
 from vramfit.readers.families.vit import IMAGE_TOP, pair
-from vramfit.readers.fields import LARGEST_LAYERS, LARGEST_WIDTH, Fields
+from vramfit.readers.fields import LARGEST_WIDTH, Fields
 from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
 UNCOUNTED = "activations: the feature maps of all stages, which grow with the image's area"
 LARGEST_STAGES = 64
+MOST_BLOCKS = 512
+"""Of all stages together, each with tensors of its own names; published models have at most 50."""
 REDUCTION = 4
 """A bottleneck is so many times narrower than what it reads and writes."""
 EXPANSION = 4
@@ -78,8 +80,8 @@ def _stages(fields: Fields, widths: tuple[int, ...], depths: tuple[int, ...], na
     """Refuse lists of different lengths, and more blocks than a model has."""
     if len(widths) != len(depths):
         raise InvalidValueError(fields.at(name), list(widths), f"{len(depths)} values, as many as depths has")
-    if sum(depths) > LARGEST_LAYERS:
-        raise InvalidValueError(fields.at("depths"), list(depths), f"at most {LARGEST_LAYERS:,} blocks in all")
+    if sum(depths) > MOST_BLOCKS:
+        raise InvalidValueError(fields.at("depths"), list(depths), f"at most {MOST_BLOCKS:,} blocks in all")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,7 @@ class Parts:
 def _resnet(fields: Fields) -> Parts:
     first = fields.integer("embedding_size", 64)
     widths = integers(fields, "hidden_sizes", (256, 512, 1024, 2048))
-    depths = integers(fields, "depths", (3, 4, 6, 3), largest=LARGEST_LAYERS)
+    depths = integers(fields, "depths", (3, 4, 6, 3), largest=MOST_BLOCKS)
     _stages(fields, widths, depths, "hidden_sizes")
     kind = fields.text("layer_type") or "bottleneck"
     if kind not in {"basic", "bottleneck"}:
@@ -134,7 +136,7 @@ def _normed(name: str, out: int, into: int, side: int) -> Tensors:
 def _convnext(fields: Fields) -> Parts:
     second = fields.text("model_type") == "convnextv2"
     widths = integers(fields, "hidden_sizes", (96, 192, 384, 768))
-    depths = integers(fields, "depths", (3, 3, 9, 3), largest=LARGEST_LAYERS)
+    depths = integers(fields, "depths", (3, 3, 9, 3), largest=MOST_BLOCKS)
     _stages(fields, widths, depths, "hidden_sizes")
     value = fields.values.get("layer_scale_init_value", 1e-6)
     scaled = not second and not isinstance(value, bool) and isinstance(value, int | float) and value > 0
@@ -174,7 +176,7 @@ def _convnext_block(width: int, *, scaled: bool, second: bool) -> Tensors:
 def _swin(fields: Fields) -> Parts:
     second = fields.text("model_type") == "swinv2"
     first, heads = fields.integer("embed_dim", 96), integers(fields, "num_heads", (3, 6, 12, 24))
-    depths = integers(fields, "depths", (2, 2, 6, 2), largest=LARGEST_LAYERS)
+    depths = integers(fields, "depths", (2, 2, 6, 2), largest=MOST_BLOCKS)
     _stages(fields, heads, depths, "num_heads")
     blocks = []
     for i, (count, depth) in enumerate(zip(heads, depths, strict=True)):
@@ -245,7 +247,7 @@ def _wide(fields: Fields, width: int) -> int:
 
 def _segformer(fields: Fields) -> Parts:
     widths = integers(fields, "hidden_sizes", (32, 64, 160, 256))
-    depths = integers(fields, "depths", (2, 2, 2, 2), largest=LARGEST_LAYERS)
+    depths = integers(fields, "depths", (2, 2, 2, 2), largest=MOST_BLOCKS)
     lists = {
         "hidden_sizes": widths,
         "sr_ratios": integers(fields, "sr_ratios", (8, 4, 2, 1)),

@@ -11,7 +11,6 @@ from dataclasses import replace
 from vramfit.errors import UnsupportedModelError
 from vramfit.formats import Role
 from vramfit.readers.families.decoder import Tensors, linear
-from vramfit.readers.families.encoder import num_labels
 from vramfit.readers.fields import Fields
 from vramfit.spec import Cut, ModelSpec, Tensor
 
@@ -62,5 +61,7 @@ def _bared(tensor: Tensor, prefix: str) -> Tensor:
 
 def _score(fields: Fields, hidden_size: int, *, bias: bool) -> Tensors:
     """Return the matrix with a row per label."""
+    from vramfit.readers.families.encoder import num_labels  # noqa: PLC0415 - only classifiers pay for it
+
     tensors = linear("score", num_labels(fields), hidden_size, Cut.WHOLE, bias=bias)
     return tuple(replace(t, role=Role.HEAD) if t.role is Role.LINEAR else t for t in tensors)
