@@ -235,6 +235,7 @@ KV_FORMATS: dict[str, StorageFormat] = {
     "q5_0": StorageFormat(name="q5_0", block_elements=32, block_bytes=22, source=_KV),
     "q4_1": StorageFormat(name="q4_1", block_elements=32, block_bytes=20, source=_KV),
     "q4_0": StorageFormat(name="q4_0", block_elements=32, block_bytes=18, source=_KV),
+    "iq4_nl": StorageFormat(name="iq4_nl", block_elements=32, block_bytes=18, source=_KV),
 }
 
 

@@ -71,9 +71,9 @@ def find_profile(engine: str, version: str | None) -> tuple[EngineProfile, str]:
 
 
 def _parts(version: str) -> tuple[int, ...]:
-    """Split ``"4.45.2"`` into numbers; a suffix such as ``rc1`` or ``.post1`` is left aside."""
+    """Split ``"4.45.2"`` or ``"b8571"`` into numbers; a suffix such as ``rc1`` or ``.post1`` is left aside."""
     parts: list[int] = []
-    for part in version[:40].split("."):
+    for part in version[:40].removeprefix("b").split("."):
         if not part.isascii() or not part.isdigit():
             break
         parts.append(int(part))

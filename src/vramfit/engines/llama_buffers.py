@@ -1,0 +1,243 @@
+"""How llama.cpp lays a model over device and host: layers, cells of the cache, states, graphs.
+
+Layers go to devices from the last one down (``-ngl``); with one more the output projection goes too. The token
+embedding stays on the host always, and is copied to the device when it is the output projection as well.
+Source: ggml-org/llama.cpp:src/llama-model.cpp, load_tensors (get_layer_buft_list, dev_input, dev_output).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from vramfit.engine import Rank
+from vramfit.engines.ggml_graph import Reserved, reserve
+from vramfit.engines.llama_cpp_version import LlamaFacts
+from vramfit.engines.llama_graph import Job, Rules, largest_graph
+from vramfit.formats import FP32, kv_format
+from vramfit.memory.kv_cache import token_bytes
+from vramfit.memory.recurrent_state import carried_elements, state_elements
+from vramfit.memory.weights import tensor_bytes, weight_bytes
+from vramfit.request import Inference
+from vramfit.shard import Shard
+from vramfit.spec import Attention, GroupedQuery, Latent, Layer, ModelSpec, Recurrent, StateSpace
+from vramfit.units import MIB, round_up
+
+CELL_PAD = 256
+"""The context is rounded up to so many cells. Source: src/llama-context.cpp, pull request 17046; before it the
+padding of flash attention."""
+BATCHES_IN_FLIGHT = 4
+"""Copies of every input when layers are split over devices (``GGML_SCHED_MAX_COPIES``)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """One size with its bounds. [B]"""
+
+    low: int
+    expected: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compute:
+    """The buffers of the largest graph."""
+
+    device: Range
+    host: Range
+    formula: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSide:
+    """What a process holds outside its devices."""
+
+    model_bytes: int
+    """As the log counts it; where a file is mapped, what stands between counts too. [B]"""
+    compute: Range
+
+
+def layers_on_device(num_layers: int, workload: Inference, facts: LlamaFacts) -> tuple[int, bool]:
+    """Return how many layers ``-ngl`` puts on devices, and whether the output projection goes too.
+
+    >>> from vramfit.engines.llama_cpp_version import FACTS
+    >>> layers_on_device(32, Inference(gpu_layers=10), FACTS["7700"])
+    (9, True)
+    >>> layers_on_device(32, Inference(gpu_layers=10), FACTS["2400"])
+    (10, False)
+    """
+    asked = num_layers + 1 if workload.gpu_layers is None else workload.gpu_layers
+    if facts.output_is_layer:
+        return max(0, min(asked - 1, num_layers)), asked > 0
+    return min(asked, num_layers), asked > num_layers
+
+
+def _stays(shard: Shard, workload: Inference, facts: LlamaFacts) -> tuple[int, bool]:
+    """Return how many of this rank's layers stay on the host, and whether the output projection is on the device.
+
+    With several devices the layers left over stay with the first.
+    """
+    there, output = layers_on_device(len(shard.model.layers), workload, facts)
+    whole = workload.gpu_layers is None or workload.gpu_layers > len(shard.model.layers) or shard.num_peers
+    return (0, True) if whole else (len(shard.model.layers) - there, output)
+
+
+def on_device(shard: Shard, workload: Inference, facts: LlamaFacts) -> Shard:
+    """Return what of a rank lies on its device: no token embedding, unless it is the output projection too."""
+    model = shard.model
+    stay, output = _stays(shard, workload, facts)
+    head = model.head if output else ()
+    tied = shard.first and shard.last and model.tied and output
+    if tied:
+        head = (model.embeddings[0], *head)
+    layers = model.layers[stay:]
+    return replace(shard, model=replace(model, layers=layers, embeddings=(), head=head, parts=(), tied=False))
+
+
+def host_model_bytes(shard: Shard, workload: Inference, facts: LlamaFacts) -> int:
+    """Bytes of the weights that stay on the host. [B]"""
+    model = shard.model
+    stay, output = _stays(shard, workload, facts)
+    head = () if output else model.head
+    left = replace(model, layers=model.layers[:stay], head=head, parts=(), embeddings=model.embeddings)
+    if stay:
+        return weight_bytes(left)
+    return sum(tensor_bytes(t, model.scheme) for t in (*model.embeddings, *head))
+
+
+def context_cells(workload: Inference) -> int:
+    """Cells of the whole cache: the context of all slots, rounded up. [cells]"""
+    assert isinstance(workload.context_tokens, int) and isinstance(workload.batch, int)
+    return round_up(workload.context_tokens * workload.batch, CELL_PAD)
+
+
+def micro_batch(workload: Inference) -> int:
+    """Tokens of one pass: no more than -ub, -b and the context. [tokens]"""
+    sizes = (workload.ubatch_tokens, workload.batch_tokens, context_cells(workload))
+    return min(size for size in sizes if size is not None)
+
+
+def cells_of(mixer: Attention, workload: Inference, facts: LlamaFacts, *, unified: bool = True) -> int:
+    """Cells that a layer's cache has, all slots together. [cells]
+
+        full attention:  the whole context
+        sliding window:  min(context, PAD(window * slots + micro-batch, 256)) with one cache for all slots,
+                         slots * min(context / slots, PAD(window + micro-batch, 256)) with one each
+
+    Source: ggml-org/llama.cpp:src/llama-kv-cache-iswa.cpp. gpt-oss with one slot and a micro-batch of 512:
+
+    >>> from vramfit.engines.llama_cpp_version import FACTS
+    >>> window = GroupedQuery(num_attention_heads=64, num_key_value_heads=8, head_dim=64, window_tokens=128)
+    >>> job = Inference(context_tokens=131072, slots=1, ubatch_tokens=512, batch_tokens=2048)
+    >>> cells_of(window, job, FACTS["7700"])
+    768
+    """
+    whole, slots = context_cells(workload), workload.slots or 1
+    window = mixer.window_tokens if isinstance(mixer, GroupedQuery) else None
+    if window is None or workload.swa_full or not facts.window_cells:
+        return whole
+    if unified:
+        return min(whole, round_up(window * slots + micro_batch(workload), facts.window_pad))
+    each = round_up(-(-whole // slots), CELL_PAD)
+    return slots * min(each, round_up(window + micro_batch(workload), facts.window_pad))
+
+
+def cache_bytes(
+    shard: Shard, workload: Inference, facts: LlamaFacts
+) -> Iterable[tuple[Attention, Range, int]]:
+    """Yield each cached mixer with the bytes of its cache and its cells; high: every slot with a cache of its own."""
+    for layer in shard.model.layers:
+        for mixer in layer.mixers:
+            per_token = token_bytes(mixer, workload, latent=facts.latent)
+            if not per_token:
+                continue
+            per_token = _with_fp16_index(mixer, per_token)
+            cells = cells_of(mixer, workload, facts)
+            apart = cells_of(mixer, workload, facts, unified=False)
+            sizes = sorted((per_token * cells, per_token * apart))
+            yield mixer, Range(low=sizes[0], expected=per_token * cells, high=sizes[1]), cells
+
+
+def _with_fp16_index(mixer: Attention, per_token: int) -> int:
+    """Count the key of a sparse index in 16 bit: llama.cpp has no 8-bit cache with one scale per key."""
+    index = mixer.index_head_dim if isinstance(mixer, Latent) else 0
+    return per_token + (2 * index - index - 4 if index else 0)
+
+
+def state_bytes(mixer: Recurrent) -> int:
+    """State of one sequence in one layer, all of it in fp32. [B]
+
+    4 * (state elements + (kernel - 1) * channels of the convolution)
+
+    Source: ggml-org/llama.cpp:src/llama-memory-recurrent.cpp with n_embd_r and n_embd_s. 48 layers of Mamba 1.4B:
+
+    >>> layer = StateSpace(num_heads=4096, head_dim=1, state_size=16, conv_kernel=4, num_groups=0)
+    >>> 48 * state_bytes(layer)
+    14942208
+    """
+    return FP32.bytes_for(state_elements(mixer) + carried_elements(mixer))
+
+
+def compute(shard: Shard, workload: Inference, facts: LlamaFacts) -> Compute:
+    """Return the compute buffers: the largest graph by this build's rules, and by its neighbours' for the bounds.
+
+    Low: the server's few outputs. High: also tensors that find no hole of their size, two more of the stream.
+    """
+    tokens = micro_batch(workload)
+    few = min(tokens, workload.slots or 1)
+    expected = _reserved(shard, workload, facts, facts.rules, tokens)
+    others = [expected]
+    if facts.few_outputs:
+        older = replace(facts.rules, half_mask=False)
+        others.append(_reserved(shard, workload, facts, older, tokens))
+    others.append(_reserved(shard, workload, facts, facts.rules, few))
+    stream = 2 * 4 * shard.model.hidden_size * tokens
+    devices, hosts = [each.device_bytes for each in others], [each.host_bytes for each in others]
+    return Compute(
+        device=Range(low=min(devices), expected=expected.device_bytes, high=max(devices) + stream),
+        host=Range(low=min(hosts) - stream // 2, expected=expected.host_bytes, high=max(hosts) + stream // 2),
+        formula=f"allocator followed over {tokens:,} tokens and {context_cells(workload):,} cells"
+        f" ({max(devices) // MIB:,} MiB at most by neighbouring builds)",
+    )
+
+
+def _reserved(shard: Shard, workload: Inference, facts: LlamaFacts, rules: Rules, outputs: int) -> Reserved:
+    """Follow the allocator over one graph."""
+    model, tokens = shard.model, micro_batch(workload)
+    stay, output = _stays(shard, workload, facts)
+    key, value = kv_format(workload.kv_format_k or "fp16"), kv_format(workload.kv_format_v or "fp16")
+    head = max((tensor_bytes(t, model.scheme) for t in model.head), default=0)
+    job = Job(
+        hidden_size=model.hidden_size,
+        vocab_size=model.vocab_size,
+        family=model.family,
+        tokens=tokens,
+        outputs=outputs,
+        cells=partial(cells_of, workload=workload, facts=facts),
+        flash=bool(workload.flash_attention),
+        layers=tuple((layer, number >= stay) for number, layer in enumerate(model.layers)),
+        first=shard.first,
+        last=shard.last,
+        head_bytes=None if output else head or weight_bytes(replace(model, layers=model.layers[:1])),
+        weight_bytes=partial(_largest, model),
+        key_bytes=key.bytes_for,
+        value_bytes=value.bytes_for,
+        rules=rules,
+    )
+    return reserve(largest_graph(job), BATCHES_IN_FLIGHT if shard.num_peers else 1)
+
+
+def _largest(model: ModelSpec, layer: Layer, word: str) -> int:
+    """Bytes of the largest weight of a layer with a word in its name; experts together. [B]"""
+    named = [t for t in layer.tensors if any(part in t.name for part in word.split("|"))]
+    return max((tensor_bytes(t, model.scheme) for t in named), default=0)
+
+
+def host_side(rank: Rank, facts: LlamaFacts) -> HostSide:
+    """Return the weights and the graph's inputs on the host."""
+    return HostSide(
+        model_bytes=host_model_bytes(rank.shard, rank.workload, facts),
+        compute=compute(rank.shard, rank.workload, facts).host,
+    )
+

@@ -1,0 +1,248 @@
+"""llama.cpp: every buffer that its start-up log names, on each device and on the host.
+
+Source: ggml-org/llama.cpp:src/llama-model.cpp (load_tensors), src/llama-kv-cache.cpp, src/llama-memory-recurrent.cpp
+and src/llama-context.cpp; what changed from build to build is in ``llama_cpp_version``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from vramfit.device import Device
+from vramfit.engine import Engine, EngineProfile, Rank
+from vramfit.engines.library import takes_what_it_needs
+from vramfit.engines.llama_buffers import (
+    cache_bytes,
+    compute,
+    host_side,
+    on_device,
+    state_bytes,
+)
+from vramfit.engines.llama_cpp_version import FACTS, PROFILES
+from vramfit.errors import ImpossiblePlanError, InvalidValueError
+from vramfit.memory.kv_cache import mixer_kind
+from vramfit.memory.recurrent_state import recurrent_kind
+from vramfit.memory.runtime import context_bytes
+from vramfit.memory.weights import weight_bytes, weights
+from vramfit.request import Inference, Plan
+from vramfit.result import ALWAYS, Basis, Breakdown, Choice, Counter, Item, Quantity, Reading, Reservation, exactly
+from vramfit.shard import Shard
+from vramfit.spec import ModelSpec, Recurrent
+from vramfit.units import MIB, count_of, is_array
+
+KNOBS = frozenset({"slots", "ubatch_tokens", "batch_tokens", "gpu_layers", "flash_attention", "swa_full"})
+BATCH_TOKENS, MICRO_BATCH_TOKENS = 2048, 512
+"""Defaults of -b and -ub. Source: common/common.h, common_params, every build since b2424."""
+UNNAMED_CONTEXT_BYTES = 150 * MIB
+"""CUDA context on a card that nobody named: 140 to 153 MiB were seen beside llama.cpp's buffers on RTX 4070s."""
+QUANTISED_CACHE = frozenset({"q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"})
+SOURCE = "ggml-org/llama.cpp:src/llama-model.cpp, llama-kv-cache.cpp, llama-context.cpp"
+
+
+def defaults(
+    model: ModelSpec, workload: Inference, engine: EngineProfile, device: Device | None
+) -> tuple[Inference, tuple[Choice, ...]]:
+    """Fill in slots, batches, flash attention and the layers on devices, as this build does."""
+    del device
+    facts = FACTS[engine.version]
+    flash = facts.flash if workload.attention is None else workload.attention == "flash"
+    return decide(
+        workload,
+        {
+            "slots": (max(facts.slots, _one(workload.batch)), f"default of --parallel since b{engine.version}"),
+            "batch_tokens": (BATCH_TOKENS, "default of -b"),
+            "ubatch_tokens": (MICRO_BATCH_TOKENS, "default of -ub"),
+            "flash_attention": (flash, "default of -fa"),
+            "swa_full": (False, "windows keep what they need"),
+            "gpu_layers": (len(model.layers) + 1, "all layers and the output projection"),
+        },
+    )
+
+
+def decide(workload: Inference, found: dict[str, tuple[Any, str]]) -> tuple[Inference, tuple[Choice, ...]]:
+    """Fill in the fields that are open."""
+    open_fields = {name: pair for name, pair in found.items() if getattr(workload, name) is None}
+    choices = tuple(Choice(field=name, value=value, why=why) for name, (value, why) in open_fields.items())
+    filled = replace(workload, **{name: value for name, (value, _) in open_fields.items()})
+    return replace(filled, attention="flash" if filled.flash_attention else "eager"), choices
+
+
+def _one(size: object) -> int:
+    """Return a size that must be a single integer: the allocator is followed node by node."""
+    if is_array(size) or not isinstance(size, int):
+        raise InvalidValueError("workload", "an array", "one integer", "llama.cpp's buffers are worked out one by one")
+    return size
+
+
+def check(model: ModelSpec, workload: Inference, plan: Plan) -> None:
+    """Refuse what llama.cpp refuses.
+
+    Raises:
+        InvalidValueError: a quantised cache of values without flash attention.
+        ImpossiblePlanError: tensor parallelism.
+    """
+    del model
+    if workload.kv_format_v in QUANTISED_CACHE and not workload.flash_attention:
+        raise InvalidValueError(
+            "workload.kv_format_v",
+            workload.kv_format_v,
+            "fp16, bf16 or fp32 without flash attention",
+            "llama.cpp refuses a quantised V cache without it: add --flash-attention",
+        )
+    if plan.tp > 1:
+        raise ImpossiblePlanError(
+            f"plan.tp: {plan.tp}: expected 1 with {workload.engine}, which splits layers over devices; use pp {plan.tp}"
+        )
+
+
+def model_buffer(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
+    """Yield the weights on the device: its layers, the output projection, a tied embedding once more. [B]"""
+    facts = FACTS[engine.version]
+    return weights(on_device(shard, workload, facts), workload, engine)
+
+
+def projector(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
+    """Yield towers beside the language model, which are loaded from a file of their own or not at all. [B]"""
+    del workload, engine
+    parts = tuple(part for part in shard.model.parts if part.resident)
+    if parts:
+        size = weight_bytes(replace(shard.model, layers=(shard.model.layers[0],), parts=parts)) - weight_bytes(
+            replace(shard.model, layers=(shard.model.layers[0],), parts=())
+        )
+        yield Item(
+            name="weights/projector",
+            bytes=size,
+            low_bytes=0,
+            high_bytes=size,
+            phases=ALWAYS,
+            basis=Basis.DERIVED,
+            formula=f"{', '.join(part.name for part in parts)}, when an mmproj file is loaded",
+            source="ggml-org/llama.cpp:tools/mtmd/clip.cpp",
+        )
+
+
+def caches(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
+    """Yield the KV buffer by kind of layer. [B]
+
+    bytes per token of a layer * cells; the cells are allocated for the whole context and all slots at once
+    """
+    facts, totals = FACTS[engine.version], dict[str, list[int]]()
+    for mixer, size, cells in cache_bytes(on_device(shard, workload, facts), workload, facts):
+        entry = totals.setdefault(mixer_kind(mixer), [0, 0, cells, 0])
+        entry[0], entry[1], entry[3] = entry[0] + size.expected, entry[1] + 1, entry[3] + size.high
+    for kind, (size, layers, cells, high) in totals.items():
+        yield Item(
+            name=f"kv_cache/{kind}",
+            bytes=size,
+            low_bytes=size,
+            high_bytes=high,
+            phases=ALWAYS,
+            basis=Basis.DERIVED,
+            formula=f"{count_of(layers, 'layer')} x {cells:,} cells"
+            f" ({workload.kv_format_k} keys, {workload.kv_format_v} values)",
+            source="ggml-org/llama.cpp:src/llama-kv-cache.cpp and llama-kv-cache-iswa.cpp",
+        )
+
+
+def states(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
+    """Yield the states of recurrent layers, in fp32, one per slot. [B]"""
+    facts, totals = FACTS[engine.version], dict[str, list[int]]()
+    for layer in on_device(shard, workload, facts).model.layers:
+        for mixer in layer.mixers:
+            if isinstance(mixer, Recurrent):
+                entry = totals.setdefault(recurrent_kind(mixer), [0, 0])
+                entry[0], entry[1] = entry[0] + state_bytes(mixer), entry[1] + 1
+    slots = workload.slots or 1
+    for kind, (size, layers) in totals.items():
+        yield exactly(
+            f"recurrent_state/{kind}",
+            size * slots,
+            ALWAYS,
+            f"{size // layers:,} B in fp32 x {count_of(layers, 'layer')} x {count_of(slots, 'slot')}",
+            "ggml-org/llama.cpp:src/llama-hparams.cpp, n_embd_r and n_embd_s",
+            Basis.DERIVED,
+        )
+
+
+def compute_buffer(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
+    """Yield the buffer for the largest graph, reserved at the start and never grown. [B]"""
+    found = compute(shard, workload, FACTS[engine.version])
+    yield Item(
+        name="activations/compute_buffer",
+        bytes=found.device.expected,
+        low_bytes=found.device.low,
+        high_bytes=found.device.high,
+        phases=ALWAYS,
+        basis=Basis.DERIVED,
+        formula=found.formula,
+        source="ggml-org/llama.cpp:ggml/src/ggml-alloc.c over the graph of src/llama-graph.cpp",
+    )
+
+
+def context(shard: Shard, device: Device | None) -> Iterable[Item]:
+    """Yield the CUDA context of the process. [B]"""
+    del shard
+    known = device is not None and bool(device.multiprocessors)
+    size = context_bytes(device) if known else UNNAMED_CONTEXT_BYTES
+    yield Item(
+        name="runtime/cuda_context",
+        bytes=size,
+        low_bytes=size // 2,
+        high_bytes=size * 12 // 10 if known else context_bytes(None),
+        phases=ALWAYS,
+        basis=Basis.MEASURED if known else Basis.ASSUMED,
+        formula="by the card's multiprocessors" if known else "no card named: as beside llama.cpp on RTX 4070s",
+        source="fit to measured contexts, see memory/runtime.py, CONTEXT_BYTES_PER_THREAD",
+        counter=Counter.PROCESS,
+    )
+
+
+GROUPS = {
+    Quantity.MODEL_BUFFER: ("weights/", "sum of the tensors on this device"),
+    Quantity.KV_BUFFER: ("kv_cache/", "all layers' cells on this device"),
+    Quantity.RECURRENT_STATE: ("recurrent_state/", "states of all slots on this device"),
+    Quantity.COMPUTE_BUFFER: ("activations/", "largest graph"),
+}
+"""Quantity -> the items of which it is the sum."""
+
+
+def readings(rank: Rank) -> Iterable[Reading]:
+    """Yield the lines of the start-up log."""
+    for quantity, (prefix, formula) in GROUPS.items():
+        items = [i for i in rank.items if i.name.startswith(prefix) and i.name != "weights/projector"]
+        low, value, high = (sum(getattr(i, f) for i in items) for f in ("low_bytes", "bytes", "high_bytes"))
+        if value:
+            yield _reading(quantity, value, low, high, formula)
+    host = host_side(rank, FACTS[rank.engine.version])
+    if host.model_bytes and rank.shard.first:
+        yield _reading(
+            Quantity.HOST_MODEL_BUFFER, host.model_bytes, host.model_bytes, host.model_bytes, "token embedding and layers"
+        )
+    yield _reading(
+        Quantity.HOST_COMPUTE_BUFFER, host.compute.expected, host.compute.low, host.compute.high, "inputs of the graph"
+    )
+    peak = Breakdown(rank="", num_ranks=1, items=rank.items).peak()
+    yield _reading(Quantity.PROCESS_PEAK, peak.expected_bytes, peak.low_bytes, peak.high_bytes, "buffers and context")
+
+
+def _reading(quantity: Quantity, value: Any, low: Any, high: Any, formula: str) -> Reading:
+    return Reading(quantity=quantity, value=value, low=low, high=high, formula=formula, source=SOURCE)
+
+
+def reservation(rank: Rank) -> Reservation | None:
+    """Reserve nothing beyond what is needed."""
+    return takes_what_it_needs(rank)
+
+
+ENGINE = Engine(
+    profiles=PROFILES,
+    components=(model_buffer, projector, caches, states, compute_buffer),
+    runtime=context,
+    readings=readings,
+    defaults=defaults,
+    reservation=reservation,
+    knobs=KNOBS,
+    check=check,
+)
