@@ -59,7 +59,7 @@ class Place(StrEnum):
 
 
 _PLACES = (
-    (re.compile(r"(?:^|\.)(?:qkv_proj|c_attn|query_key_value|Wqkv)\.weight$"), Place.VALUE),
+    (re.compile(r"(?:^|\.)(?:qkv_proj|c_attn|query_key_value|Wqkv|in_proj_qkv|kv_b_proj)\.weight$"), Place.VALUE),
     (re.compile(r"attn.*\.v_proj\.weight$|attention\.(?:self\.)?value\.weight$"), Place.VALUE),
     (re.compile(r"attn.*\.k_proj\.weight$|attention\.(?:self\.)?key\.weight$"), Place.KEY),
     (re.compile(r"attn.*\.q_proj\.weight$|attention\.(?:self\.)?query\.weight$"), Place.QUERY),

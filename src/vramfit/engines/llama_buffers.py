@@ -11,22 +11,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from vramfit.engine import Rank
+from vramfit.engine import EngineProfile, Rank
 from vramfit.engines.ggml_graph import Reserved, reserve
-from vramfit.engines.llama_cpp_version import LlamaFacts
+from vramfit.engines.llama_cpp_version import FACTS, LlamaFacts
 from vramfit.engines.llama_graph import Job, Rules, largest_graph
 from vramfit.formats import FP32, kv_format
 from vramfit.memory.kv_cache import token_bytes
-from vramfit.memory.recurrent_state import carried_elements, state_elements
+from vramfit.memory.recurrent_state import convolution_channels, state_elements
 from vramfit.memory.weights import tensor_bytes, weight_bytes
 from vramfit.request import Inference
 from vramfit.shard import Shard
-from vramfit.spec import Attention, GroupedQuery, Latent, Layer, ModelSpec, Recurrent, StateSpace
+from vramfit.spec import Attention, GroupedQuery, Latent, Layer, ModelSpec, Recurrence, Recurrent, StateSpace
 from vramfit.units import MIB, round_up
 
 CELL_PAD = 256
 """The context is rounded up to so many cells. Source: src/llama-context.cpp, pull request 17046; before it the
 padding of flash attention."""
+ROW_ELEMENTS = 512
+"""Rows of quantised tensors are read in pieces of so many elements; the last tensor row has room for a whole piece."""
 BATCHES_IN_FLIGHT = 4
 """Copies of every input when layers are split over devices (``GGML_SCHED_MAX_COPIES``)."""
 
@@ -176,30 +178,49 @@ def state_bytes(mixer: Recurrent) -> int:
     >>> 48 * state_bytes(layer)
     14942208
     """
-    return FP32.bytes_for(state_elements(mixer) + carried_elements(mixer))
+    return FP32.bytes_for(state_elements(mixer) + _carried(mixer))
 
 
-def compute(shard: Shard, workload: Inference, facts: LlamaFacts) -> Compute:
+def _carried(mixer: Recurrent) -> int:
+    """Inputs of earlier tokens: one less than the convolution is long."""
+    if isinstance(mixer, Recurrence):
+        return mixer.previous_elements
+    return convolution_channels(mixer) * max(0, mixer.conv_kernel - 1)
+
+
+def compute(shard: Shard, workload: Inference, facts: LlamaFacts, *, named: bool) -> Compute:
     """Return the compute buffers: the largest graph by this build's rules, and by its neighbours' for the bounds.
 
-    Low: the server's few outputs. High: also tensors that find no hole of their size, two more of the stream.
+    Without a build the largest of all rules is expected, with logits for a whole micro-batch, as every program
+    but the newest server has them. High: also tensors that find no hole of their size, two more of the stream.
     """
     tokens = micro_batch(workload)
     few = min(tokens, workload.slots or 1)
-    expected = _reserved(shard, workload, facts, facts.rules, tokens)
-    others = [expected]
-    if facts.few_outputs:
-        older = replace(facts.rules, half_mask=False)
-        others.append(_reserved(shard, workload, facts, older, tokens))
-    others.append(_reserved(shard, workload, facts, facts.rules, few))
-    stream = 2 * 4 * shard.model.hidden_size * tokens
-    devices, hosts = [each.device_bytes for each in others], [each.host_bytes for each in others]
+    rules = _neighbours(facts) if named else dict.fromkeys(each.rules for each in FACTS.values())
+    whole = {each: _reserved(shard, workload, facts, each, tokens) for each in rules}
+    server = _reserved(shard, workload, facts, facts.rules, few)
+    if not named:
+        expected = Reserved(
+            device_bytes=max(r.device_bytes for r in whole.values()),
+            host_bytes=max(r.host_bytes for r in whole.values()),
+        )
+    else:
+        expected = server if facts.few_outputs else whole[facts.rules]
+    stream = 4 * shard.model.hidden_size * tokens + MIB
+    found = (*whole.values(), *((server,) if facts.few_outputs else ()))
+    devices, hosts = [each.device_bytes for each in found], [each.host_bytes for each in found]
     return Compute(
-        device=Range(low=min(devices), expected=expected.device_bytes, high=max(devices) + stream),
-        host=Range(low=min(hosts) - stream // 2, expected=expected.host_bytes, high=max(hosts) + stream // 2),
-        formula=f"allocator followed over {tokens:,} tokens and {context_cells(workload):,} cells"
-        f" ({max(devices) // MIB:,} MiB at most by neighbouring builds)",
+        device=Range(low=min(devices), expected=expected.device_bytes, high=max(devices) + 2 * stream),
+        host=Range(low=min(hosts), expected=expected.host_bytes, high=max(hosts) + stream),
+        formula=f"allocator followed over {tokens:,} tokens and {context_cells(workload):,} cells",
     )
+
+
+def _neighbours(facts: LlamaFacts) -> Iterable[Rules]:
+    """Return this build's rules and those before and after: break points are known to a few dozen builds."""
+    known = list(FACTS.values())
+    at = known.index(facts)
+    return dict.fromkeys(each.rules for each in known[max(0, at - 1) : at + 2])
 
 
 def _reserved(shard: Shard, workload: Inference, facts: LlamaFacts, rules: Rules, outputs: int) -> Reserved:
@@ -236,8 +257,28 @@ def _largest(model: ModelSpec, layer: Layer, word: str) -> int:
 
 def host_side(rank: Rank, facts: LlamaFacts) -> HostSide:
     """Return the weights and the graph's inputs on the host."""
+    named = is_named(rank.workload, rank.engine)
     return HostSide(
         model_bytes=host_model_bytes(rank.shard, rank.workload, facts),
-        compute=compute(rank.shard, rank.workload, facts).host,
+        compute=compute(rank.shard, rank.workload, facts, named=named).host,
     )
+
+
+def is_named(workload: Inference, engine: EngineProfile) -> bool:
+    """Say whether a build was asked for; without one the workload carries the profile's own."""
+    return workload.engine_version != engine.version
+
+
+def row_padding(shard: Shard) -> int:
+    """Bytes behind quantised tensors whose rows are no whole number of 512 elements. [B]
+
+    Source: ggml-org/llama.cpp:ggml/src/ggml-cuda/ggml-cuda.cu, MATRIX_ROW_PADDING.
+    """
+    model, padded = shard.model, 0
+    counted = [(t, 1) for t in model.head] + [(t, n) for layer, n in model.groups for t in layer.tensors]
+    for tensor, times in counted:
+        fmt = model.scheme.format_of(tensor)
+        left = -tensor.shape[-1] % ROW_ELEMENTS if tensor.shape else 0
+        padded += times * fmt.bytes_for(left) if left and not fmt.is_plain and len(tensor.shape) > 1 else 0
+    return padded
 

@@ -17,10 +17,13 @@ from vramfit.engines.llama_buffers import (
     cache_bytes,
     compute,
     host_side,
+    is_named,
     on_device,
+    row_padding,
     state_bytes,
 )
 from vramfit.engines.llama_cpp_version import FACTS, PROFILES
+from vramfit.gguf_recipe import is_label
 from vramfit.errors import ImpossiblePlanError, InvalidValueError
 from vramfit.memory.kv_cache import mixer_kind
 from vramfit.memory.recurrent_state import recurrent_kind
@@ -35,6 +38,8 @@ from vramfit.units import MIB, count_of, is_array
 KNOBS = frozenset({"slots", "ubatch_tokens", "batch_tokens", "gpu_layers", "flash_attention", "swa_full"})
 BATCH_TOKENS, MICRO_BATCH_TOKENS = 2048, 512
 """Defaults of -b and -ub. Source: common/common.h, common_params, every build since b2424."""
+LABEL_SHARE = 500
+"""A file label fixes the types of matrices to this share (0.2 %): conversions differ in a few small tensors."""
 UNNAMED_CONTEXT_BYTES = 150 * MIB
 """CUDA context on a card that nobody named: 140 to 153 MiB were seen beside llama.cpp's buffers on RTX 4070s."""
 QUANTISED_CACHE = frozenset({"q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"})
@@ -99,8 +104,16 @@ def check(model: ModelSpec, workload: Inference, plan: Plan) -> None:
 
 def model_buffer(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
     """Yield the weights on the device: its layers, the output projection, a tied embedding once more. [B]"""
-    facts = FACTS[engine.version]
-    return weights(on_device(shard, workload, facts), workload, engine)
+    there = on_device(shard, workload, FACTS[engine.version])
+    for item in weights(there, workload, engine):
+        low, high = (item.bytes, item.bytes)
+        if is_label(workload.weight_format):
+            low, high = low - low // LABEL_SHARE, high + high // LABEL_SHARE
+        yield replace(item, low_bytes=low, high_bytes=high)
+    padding = row_padding(there)
+    if padding:
+        source = "ggml-org/llama.cpp:ggml/src/ggml-cuda/ggml-cuda.cu, MATRIX_ROW_PADDING"
+        yield exactly("weights/row_padding", padding, ALWAYS, "rows to whole 512 elements", source, Basis.DERIVED)
 
 
 def projector(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
@@ -168,7 +181,7 @@ def states(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable
 
 def compute_buffer(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
     """Yield the buffer for the largest graph, reserved at the start and never grown. [B]"""
-    found = compute(shard, workload, FACTS[engine.version])
+    found = compute(shard, workload, FACTS[engine.version], named=is_named(workload, engine))
     yield Item(
         name="activations/compute_buffer",
         bytes=found.device.expected,
