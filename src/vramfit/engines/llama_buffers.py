@@ -197,8 +197,8 @@ def compute(shard: Shard, workload: Inference, facts: LlamaFacts, *, named: bool
     tokens = micro_batch(workload)
     few = min(tokens, workload.slots or 1)
     rules = _neighbours(facts) if named else dict.fromkeys(each.rules for each in FACTS.values())
-    whole = {each: _reserved(shard, workload, facts, each, tokens) for each in rules}
-    server = _reserved(shard, workload, facts, facts.rules, few)
+    whole = {each: _both_norms(shard, workload, facts, each, tokens) for each in rules}
+    server = _both_norms(shard, workload, facts, facts.rules, few)
     if not named:
         expected = Reserved(
             device_bytes=max(r.device_bytes for r in whole.values()),
@@ -213,6 +213,15 @@ def compute(shard: Shard, workload: Inference, facts: LlamaFacts, *, named: bool
         device=Range(low=min(devices), expected=expected.device_bytes, high=max(devices) + 2 * stream),
         host=Range(low=min(hosts), expected=expected.host_bytes, high=max(hosts) + stream),
         formula=f"allocator followed over {tokens:,} tokens and {context_cells(workload):,} cells",
+    )
+
+
+def _both_norms(shard: Shard, workload: Inference, facts: LlamaFacts, rules: Rules, outputs: int) -> Reserved:
+    """Return the larger of both places that the last norm can have: logs of equal builds show one and the other."""
+    apart = replace(rules, last_norm_apart=True)
+    found = [_reserved(shard, workload, facts, each, outputs) for each in (rules, apart)]
+    return Reserved(
+        device_bytes=max(each.device_bytes for each in found), host_bytes=max(each.host_bytes for each in found)
     )
 
 

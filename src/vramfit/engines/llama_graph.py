@@ -52,6 +52,8 @@ class Rules:
     """True: gate and up projection meet in one operation with a result of its own."""
     copied_projections: bool
     """True: query, key and value of a fused projection are copied apart."""
+    last_norm_apart: bool = False
+    """True: the norm before the output projection has memory of its own, as the logs of some builds show."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,7 @@ class _Builder:
         for number, (layer, there) in enumerate(layers):
             stream = _Block(self, layer, there).build(stream, ends=job.last and number == len(layers) - 1)
         if job.last:
-            rows = self.norm(stream)
+            rows = self.norm(stream, apart=job.rules.last_norm_apart)
             stream = self.times(rows, job.vocab_size, job.head_bytes)
         self.graph.expand(stream)
         return self.graph
@@ -139,9 +141,9 @@ class _Builder:
             self.masks[cells] = mask
         return self.masks[cells]
 
-    def norm(self, x: Node) -> Node:
-        """Normalise and scale."""
-        plain = Node(op="rms_norm", shape=x.shape, sources=[x])
+    def norm(self, x: Node, *, apart: bool = False) -> Node:
+        """Normalise and scale, in the place of the operand unless that must stay."""
+        plain = Node(op="norm" if apart else "rms_norm", shape=x.shape, sources=[x])
         return Node(op="mul", shape=x.shape, sources=[plain, weight()])
 
     def times(self, x: Node, width: int, host_bytes: int | None = None) -> Node:
@@ -282,7 +284,7 @@ class _Block:
 
     def grouped(self, read: Node, a: GroupedQuery) -> Node:
         """Project to queries, keys and values; store the latter; attend; project back."""
-        query, key, value = self.projected(read, a)
+        query, key, value, gate = self.projected(read, a)
         if self.has(r"q_norm|q_layernorm"):
             query, key = self.b.norm(query), self.b.norm(key)
         query, key = self.turned(query), self.turned(key)
@@ -291,12 +293,14 @@ class _Block:
         else:
             self.b.graph.expand(query, value, key)
         found = self.scores(query, key, value, a, self.job.cells(a))
+        if gate is not None:
+            found = Node(op="mul", shape=found.shape, sources=[found, Node(op="unary", shape=gate.shape, sources=[gate])])
         out = self.b.times(found, self.job.hidden_size, self.host("o_proj"))
         return plus(out, weight()) if self.has(r"(?:o_proj|dense|out_proj|c_proj)\.bias") else out
 
-    def projected(self, read: Node, a: GroupedQuery) -> tuple[Node, Node, Node]:
-        """Return queries, keys and values by head."""
-        tokens = self.job.tokens
+    def projected(self, read: Node, a: GroupedQuery) -> tuple[Node, Node, Node, Node | None]:
+        """Return queries, keys and values by head, and the gate of the output that some queries bring along."""
+        tokens, gate = self.job.tokens, None
         widths = (a.head_dim, a.head_dim, a.v_head_dim or a.head_dim)
         heads = (a.num_attention_heads, a.num_key_value_heads, a.num_key_value_heads)
         sizes = tuple(w * h for w, h in zip(widths, heads, strict=True))
@@ -308,10 +312,15 @@ class _Block:
             if self.job.rules.copied_projections:
                 parts = [Node(op="cont", shape=p.shape, sources=[p]) for p in parts]
         else:
-            parts = [self.b.times(read, n, self.host(w)) for n, w in zip(sizes, ("q_proj", "k_proj", "v_proj"))]
+            doubled = any(t.name.endswith("q_proj.weight") and t.shape[0] == 2 * sizes[0] for t in self.layer.tensors)
+            outputs = (2 * sizes[0] if doubled else sizes[0], *sizes[1:])
+            words = ("q_proj", "k_proj", "v_proj")
+            parts = [self.b.times(read, n, self.host(w)) for n, w in zip(outputs, words, strict=True)]
             parts = [plus(p, weight()) for p in parts] if biased else parts
+            if doubled:
+                gate = Node(op="cont", shape=(sizes[0], tokens), sources=[view(parts[0], (sizes[0], tokens))])
         q, k, v = (view(p, (w, h, tokens)) for p, w, h in zip(parts, widths, heads, strict=True))
-        return q, k, v
+        return q, k, v, gate
 
     def turned(self, x: Node) -> Node:
         return Node(op="rope", shape=x.shape, sources=[x, self.positions()])
