@@ -79,3 +79,5 @@ class Engine:
     """Fields of a serving workload that it takes beside those that all engines share (``request.KNOBS``)."""
     check: Callable[[ModelSpec, Inference, Plan], None]
     """Refuses with ``ImpossiblePlanError`` what the engine itself would refuse."""
+    context: Callable[[EngineProfile, Device | None], tuple[int, str] | None] | None = None
+    """Context that it takes when none is given, and why; None = it has no default of its own."""

@@ -51,6 +51,7 @@ def understand(model: ModelSpec, workload: Inference, device: Device | None = No
     if model.components:
         return _pipeline(model, workload, engine, scheme, choices)
     key, value = _cache_formats(workload, scheme, choices)
+    workload = _own_context(workload, engine, device, choices)
     context, prompt, new = _lengths(workload, model, choices)
     if workload.attention is None:
         choices.append(Choice(field="attention", value=engine.attention, why=f"default of {engine.name}"))
@@ -156,6 +157,16 @@ def _cache_formats(workload: Inference, scheme: Scheme, choices: list[Choice]) -
     kv_format(key, "workload.kv_format_k" if workload.kv_format_k else "workload.kv_format")
     kv_format(value, "workload.kv_format_v" if workload.kv_format_v else "workload.kv_format")
     return key, value
+
+
+def _own_context(workload: Inference, engine: EngineProfile, device: Device | None, choices: list[Choice]) -> Inference:
+    """Fill in the context that the engine takes when none is given, where it has one."""
+    own = find_engine(workload.engine).context
+    found = own(engine, device) if own and workload.context_tokens is None and workload.prompt_tokens is None else None
+    if found is None:
+        return workload
+    choices.append(Choice(field="context_tokens", value=found[0], why=found[1]))
+    return replace(workload, context_tokens=found[0])
 
 
 def _lengths(workload: Inference, model: ModelSpec, choices: list[Choice]) -> tuple[Size, Size, Size]:

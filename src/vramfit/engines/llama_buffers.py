@@ -14,14 +14,15 @@ from functools import partial
 from vramfit.engine import EngineProfile, Rank
 from vramfit.engines.ggml_graph import Reserved, reserve
 from vramfit.engines.llama_cpp_version import FACTS, LlamaFacts
-from vramfit.engines.llama_graph import Job, Rules, largest_graph
+from vramfit.engines.llama_graph import largest_graph
+from vramfit.engines.llama_nodes import Job, Rules
 from vramfit.formats import FP32, kv_format
 from vramfit.memory.kv_cache import token_bytes
 from vramfit.memory.recurrent_state import convolution_channels, state_elements
 from vramfit.memory.weights import tensor_bytes, weight_bytes
 from vramfit.request import Inference
 from vramfit.shard import Shard
-from vramfit.spec import Attention, GroupedQuery, Latent, Layer, ModelSpec, Recurrence, Recurrent, StateSpace
+from vramfit.spec import Attention, GroupedQuery, Latent, Layer, ModelSpec, Recurrence, Recurrent
 from vramfit.units import MIB, round_up
 
 CELL_PAD = 256
@@ -109,9 +110,11 @@ def host_model_bytes(shard: Shard, workload: Inference, facts: LlamaFacts) -> in
 
 
 def context_cells(workload: Inference) -> int:
-    """Cells of the whole cache: the context of all slots, rounded up. [cells]"""
-    assert isinstance(workload.context_tokens, int) and isinstance(workload.batch, int)
-    return round_up(workload.context_tokens * workload.batch, CELL_PAD)
+    """Cells of the whole cache, all slots together, rounded up; ollama's num_ctx is that of one slot. [cells]"""
+    assert isinstance(workload.context_tokens, int)
+    assert isinstance(workload.batch, int)
+    each = workload.slots if workload.engine == "ollama" else workload.batch
+    return round_up(workload.context_tokens * (each or 1), CELL_PAD)
 
 
 def micro_batch(workload: Inference) -> int:
@@ -145,9 +148,7 @@ def cells_of(mixer: Attention, workload: Inference, facts: LlamaFacts, *, unifie
     return slots * min(each, round_up(window + micro_batch(workload), facts.window_pad))
 
 
-def cache_bytes(
-    shard: Shard, workload: Inference, facts: LlamaFacts
-) -> Iterable[tuple[Attention, Range, int]]:
+def cache_bytes(shard: Shard, workload: Inference, facts: LlamaFacts) -> Iterable[tuple[Attention, Range, int]]:
     """Yield each cached mixer with the bytes of its cache and its cells; high: every slot with a cache of its own."""
     for layer in shard.model.layers:
         for mixer in layer.mixers:
@@ -174,6 +175,7 @@ def state_bytes(mixer: Recurrent) -> int:
 
     Source: ggml-org/llama.cpp:src/llama-memory-recurrent.cpp with n_embd_r and n_embd_s. 48 layers of Mamba 1.4B:
 
+    >>> from vramfit.spec import StateSpace
     >>> layer = StateSpace(num_heads=4096, head_dim=1, state_size=16, conv_kernel=4, num_groups=0)
     >>> 48 * state_bytes(layer)
     14942208
@@ -191,8 +193,9 @@ def _carried(mixer: Recurrent) -> int:
 def compute(shard: Shard, workload: Inference, facts: LlamaFacts, *, named: bool) -> Compute:
     """Return the compute buffers: the largest graph by this build's rules, and by its neighbours' for the bounds.
 
-    Without a build the largest of all rules is expected, with logits for a whole micro-batch, as every program
-    but the newest server has them. High: also tensors that find no hole of their size, two more of the stream.
+    Without a build the largest of all rules is expected on the device, with logits for a whole micro-batch, as every
+    program but the newest server has them, and the oldest rules' inputs on the host. High: also tensors that
+    find no hole of their size, two more of the stream.
     """
     tokens = micro_batch(workload)
     few = min(tokens, workload.slots or 1)
@@ -202,7 +205,7 @@ def compute(shard: Shard, workload: Inference, facts: LlamaFacts, *, named: bool
     if not named:
         expected = Reserved(
             device_bytes=max(r.device_bytes for r in whole.values()),
-            host_bytes=max(r.host_bytes for r in whole.values()),
+            host_bytes=next(iter(whole.values())).host_bytes,
         )
     else:
         expected = server if facts.few_outputs else whole[facts.rules]
@@ -227,9 +230,9 @@ def _both_norms(shard: Shard, workload: Inference, facts: LlamaFacts, rules: Rul
 
 def _neighbours(facts: LlamaFacts) -> Iterable[Rules]:
     """Return this build's rules and those before and after: break points are known to a few dozen builds."""
-    known = list(FACTS.values())
-    at = known.index(facts)
-    return dict.fromkeys(each.rules for each in known[max(0, at - 1) : at + 2])
+    known = list(dict.fromkeys(each.rules for each in FACTS.values()))
+    at = known.index(facts.rules)
+    return known[max(0, at - 1) : at + 2]
 
 
 def _reserved(shard: Shard, workload: Inference, facts: LlamaFacts, rules: Rules, outputs: int) -> Reserved:
@@ -254,6 +257,7 @@ def _reserved(shard: Shard, workload: Inference, facts: LlamaFacts, rules: Rules
         key_bytes=key.bytes_for,
         value_bytes=value.bytes_for,
         rules=rules,
+        latent=facts.latent,
     )
     return reserve(largest_graph(job), BATCHES_IN_FLIGHT if shard.num_peers else 1)
 
@@ -290,4 +294,3 @@ def row_padding(shard: Shard) -> int:
         left = -tensor.shape[-1] % ROW_ELEMENTS if tensor.shape else 0
         padded += times * fmt.bytes_for(left) if left and not fmt.is_plain and len(tensor.shape) > 1 else 0
     return padded
-

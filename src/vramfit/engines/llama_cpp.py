@@ -22,9 +22,9 @@ from vramfit.engines.llama_buffers import (
     row_padding,
     state_bytes,
 )
-from vramfit.engines.llama_cpp_version import FACTS, PROFILES
-from vramfit.gguf_recipe import is_label
+from vramfit.engines.llama_cpp_version import PROFILES, facts_of
 from vramfit.errors import ImpossiblePlanError, InvalidValueError
+from vramfit.gguf_recipe import is_label
 from vramfit.memory.kv_cache import mixer_kind
 from vramfit.memory.recurrent_state import recurrent_kind
 from vramfit.memory.runtime import context_bytes
@@ -33,7 +33,7 @@ from vramfit.request import Inference, Plan
 from vramfit.result import ALWAYS, Basis, Breakdown, Choice, Counter, Item, Quantity, Reading, Reservation, exactly
 from vramfit.shard import Shard
 from vramfit.spec import ModelSpec, Recurrent
-from vramfit.units import MIB, count_of, is_array
+from vramfit.units import MIB, Size, count_of, is_array
 
 KNOBS = frozenset({"slots", "ubatch_tokens", "batch_tokens", "gpu_layers", "flash_attention", "swa_full"})
 BATCH_TOKENS, MICRO_BATCH_TOKENS = 2048, 512
@@ -51,12 +51,12 @@ def defaults(
 ) -> tuple[Inference, tuple[Choice, ...]]:
     """Fill in slots, batches, flash attention and the layers on devices, as this build does."""
     del device
-    facts = FACTS[engine.version]
+    facts = facts_of(engine)
     flash = facts.flash if workload.attention is None else workload.attention == "flash"
     return decide(
         workload,
         {
-            "slots": (max(facts.slots, _one(workload.batch)), f"default of --parallel since b{engine.version}"),
+            "slots": (max(facts.slots, one(workload.batch)), f"default of --parallel since b{engine.version}"),
             "batch_tokens": (BATCH_TOKENS, "default of -b"),
             "ubatch_tokens": (MICRO_BATCH_TOKENS, "default of -ub"),
             "flash_attention": (flash, "default of -fa"),
@@ -74,7 +74,7 @@ def decide(workload: Inference, found: dict[str, tuple[Any, str]]) -> tuple[Infe
     return replace(filled, attention="flash" if filled.flash_attention else "eager"), choices
 
 
-def _one(size: object) -> int:
+def one(size: object) -> int:
     """Return a size that must be a single integer: the allocator is followed node by node."""
     if is_array(size) or not isinstance(size, int):
         raise InvalidValueError("workload", "an array", "one integer", "llama.cpp's buffers are worked out one by one")
@@ -104,16 +104,20 @@ def check(model: ModelSpec, workload: Inference, plan: Plan) -> None:
 
 def model_buffer(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
     """Yield the weights on the device: its layers, the output projection, a tied embedding once more. [B]"""
-    there = on_device(shard, workload, FACTS[engine.version])
+    there = on_device(shard, workload, facts_of(engine))
     for item in weights(there, workload, engine):
-        low, high = (item.bytes, item.bytes)
-        if is_label(workload.weight_format):
-            low, high = low - low // LABEL_SHARE, high + high // LABEL_SHARE
+        low, high = _by_label(item.bytes, workload)
         yield replace(item, low_bytes=low, high_bytes=high)
     padding = row_padding(there)
     if padding:
         source = "ggml-org/llama.cpp:ggml/src/ggml-cuda/ggml-cuda.cu, MATRIX_ROW_PADDING"
         yield exactly("weights/row_padding", padding, ALWAYS, "rows to whole 512 elements", source, Basis.DERIVED)
+
+
+def _by_label(size: int, workload: Inference) -> tuple[int, int]:
+    """Return the bounds of weights whose types are known from a file label only. [B]"""
+    share = size // LABEL_SHARE if is_label(workload.weight_format) else 0
+    return size - share, size + share
 
 
 def projector(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
@@ -141,15 +145,15 @@ def caches(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable
 
     bytes per token of a layer * cells; the cells are allocated for the whole context and all slots at once
     """
-    facts, totals = FACTS[engine.version], dict[str, list[int]]()
+    facts, totals = facts_of(engine), dict[str, list[int]]()
     for mixer, size, cells in cache_bytes(on_device(shard, workload, facts), workload, facts):
         entry = totals.setdefault(mixer_kind(mixer), [0, 0, cells, 0])
         entry[0], entry[1], entry[3] = entry[0] + size.expected, entry[1] + 1, entry[3] + size.high
-    for kind, (size, layers, cells, high) in totals.items():
+    for kind, (expected, layers, cells, high) in totals.items():
         yield Item(
             name=f"kv_cache/{kind}",
-            bytes=size,
-            low_bytes=size,
+            bytes=expected,
+            low_bytes=expected,
             high_bytes=high,
             phases=ALWAYS,
             basis=Basis.DERIVED,
@@ -161,7 +165,7 @@ def caches(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable
 
 def states(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
     """Yield the states of recurrent layers, in fp32, one per slot. [B]"""
-    facts, totals = FACTS[engine.version], dict[str, list[int]]()
+    facts, totals = facts_of(engine), dict[str, list[int]]()
     for layer in on_device(shard, workload, facts).model.layers:
         for mixer in layer.mixers:
             if isinstance(mixer, Recurrent):
@@ -181,7 +185,7 @@ def states(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable
 
 def compute_buffer(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
     """Yield the buffer for the largest graph, reserved at the start and never grown. [B]"""
-    found = compute(shard, workload, FACTS[engine.version], named=is_named(workload, engine))
+    found = compute(shard, workload, facts_of(engine), named=is_named(workload, engine))
     yield Item(
         name="activations/compute_buffer",
         bytes=found.device.expected,
@@ -228,11 +232,10 @@ def readings(rank: Rank) -> Iterable[Reading]:
         low, value, high = (sum(getattr(i, f) for i in items) for f in ("low_bytes", "bytes", "high_bytes"))
         if value:
             yield _reading(quantity, value, low, high, formula)
-    host = host_side(rank, FACTS[rank.engine.version])
+    host = host_side(rank, facts_of(rank.engine))
     if host.model_bytes and rank.shard.first:
-        yield _reading(
-            Quantity.HOST_MODEL_BUFFER, host.model_bytes, host.model_bytes, host.model_bytes, "token embedding and layers"
-        )
+        low, high = _by_label(host.model_bytes, rank.workload)
+        yield _reading(Quantity.HOST_MODEL_BUFFER, host.model_bytes, low, high, "token embedding and layers")
     yield _reading(
         Quantity.HOST_COMPUTE_BUFFER, host.compute.expected, host.compute.low, host.compute.high, "inputs of the graph"
     )
@@ -240,7 +243,7 @@ def readings(rank: Rank) -> Iterable[Reading]:
     yield _reading(Quantity.PROCESS_PEAK, peak.expected_bytes, peak.low_bytes, peak.high_bytes, "buffers and context")
 
 
-def _reading(quantity: Quantity, value: Any, low: Any, high: Any, formula: str) -> Reading:
+def _reading(quantity: Quantity, value: Size, low: Size, high: Size, formula: str) -> Reading:
     return Reading(quantity=quantity, value=value, low=low, high=high, formula=formula, source=SOURCE)
 
 

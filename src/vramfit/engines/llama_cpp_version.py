@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vramfit.engine import EngineProfile
-from vramfit.engines.llama_graph import Rules
+from vramfit.engines.llama_nodes import Rules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,22 @@ FACTS = {
     "9000": _HALF,  # between b8571 and 0c1e570
 }
 """By the build of the profile."""
+
+OLLAMA = {
+    "0.1": _FIRST,
+    "0.2": replace(_FIRST, slots=4),  # v0.3.0:server/sched.go, defaultParallel
+    "0.6.8": replace(_FIRST, slots=2, window_cells=True, window_pad=1),  # v0.9.6:server/sched.go; windows: kvcache
+    "0.10": replace(_FIRST, window_cells=True, window_pad=1),  # 20c3266: one slot
+    "0.15.5": replace(_FIRST, window_cells=True, window_pad=1),  # 0334ffa: context by memory
+    "0.30": replace(_HALF, slots=1),  # 9db4bdb: llama-server, b10488 at v0.33.0-rc2
+}
+"""By the version of ollama, each with what it brings of llama.cpp. Source: ollama/ollama at the tags named."""
+
+
+def facts_of(engine: EngineProfile) -> LlamaFacts:
+    """Return what a profile of llama.cpp or of ollama does with memory."""
+    return (OLLAMA if engine.name == "ollama" else FACTS)[engine.version]
+
 
 PROFILES = tuple(
     EngineProfile(
