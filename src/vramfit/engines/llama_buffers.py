@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from vramfit.engine import EngineProfile, Rank
+from vramfit.engine import EngineProfile
 from vramfit.engines.ggml_graph import Reserved, reserve
 from vramfit.engines.llama_cpp_version import FACTS, LlamaFacts
 from vramfit.engines.llama_graph import largest_graph
@@ -41,24 +41,6 @@ class Range:
     low: int
     expected: int
     high: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compute:
-    """The buffers of the largest graph."""
-
-    device: Range
-    host: Range
-    formula: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostSide:
-    """What a process holds outside its devices."""
-
-    model_bytes: int
-    """As the log counts it; where a file is mapped, what stands between counts too. [B]"""
-    compute: Range
 
 
 def layers_on_device(num_layers: int, workload: Inference, facts: LlamaFacts) -> tuple[int, bool]:
@@ -190,91 +172,89 @@ def _carried(mixer: Recurrent) -> int:
     return convolution_channels(mixer) * max(0, mixer.conv_kernel - 1)
 
 
-def compute(shard: Shard, workload: Inference, facts: LlamaFacts, *, named: bool) -> Compute:
-    """Return the compute buffers: the largest graph by this build's rules, and by its neighbours' for the bounds.
+def compute(shard: Shard, workload: Inference, facts: LlamaFacts, *, named: bool) -> Range:
+    """Return the compute buffer: the largest graph by this build's rules, and by its neighbours' for the bounds. [B]
 
-    Without a build the largest of all rules is expected on the device, with logits for a whole micro-batch, as every
-    program but the newest server has them, and the oldest rules' inputs on the host. High: also tensors that
-    find no hole of their size, two more of the stream.
+    Without a build the largest of all rules is expected, with logits for a whole micro-batch, as every program
+    but the newest server has them. High: also tensors that find no hole of their size, two more of the stream.
+    The last norm is taken where it costs more: logs of equal builds show one and the other.
     """
-    tokens = micro_batch(workload)
-    few = min(tokens, workload.slots or 1)
-    rules = _neighbours(facts) if named else dict.fromkeys(each.rules for each in FACTS.values())
-    whole = {each: _both_norms(shard, workload, facts, each, tokens) for each in rules}
-    server = _both_norms(shard, workload, facts, facts.rules, few)
-    if not named:
-        expected = Reserved(
-            device_bytes=max(r.device_bytes for r in whole.values()),
-            host_bytes=next(iter(whole.values())).host_bytes,
-        )
-    else:
-        expected = server if facts.few_outputs else whole[facts.rules]
-    stream = 4 * shard.model.hidden_size * tokens + MIB
-    found = (*whole.values(), *((server,) if facts.few_outputs else ()))
-    devices, hosts = [each.device_bytes for each in found], [each.host_bytes for each in found]
-    return Compute(
-        device=Range(low=min(devices), expected=expected.device_bytes, high=max(devices) + 2 * stream),
-        host=Range(low=min(hosts), expected=expected.host_bytes, high=max(hosts) + stream),
-        formula=f"allocator followed over {tokens:,} tokens and {context_cells(workload):,} cells",
-    )
+    job = _Reservations(shard=shard, workload=workload, facts=facts)
+    whole = {each: job.device_bytes(each, micro_batch(workload)) for each in _rules(facts, named=named)}
+    server = job.device_bytes(facts.rules, job.few) if facts.few_outputs else whole[facts.rules]
+    expected = server if named else max(whole.values())
+    stream = 4 * shard.model.hidden_size * micro_batch(workload) + MIB
+    return Range(low=min(server, *whole.values()), expected=expected, high=max(server, *whole.values()) + 2 * stream)
 
 
-def _both_norms(shard: Shard, workload: Inference, facts: LlamaFacts, rules: Rules, outputs: int) -> Reserved:
-    """Return the larger of both places that the last norm can have: logs of equal builds show one and the other."""
-    apart = replace(rules, last_norm_apart=True)
-    found = [_reserved(shard, workload, facts, each, outputs) for each in (rules, apart)]
-    return Reserved(
-        device_bytes=max(each.device_bytes for each in found), host_bytes=max(each.host_bytes for each in found)
-    )
+def host_compute(shard: Shard, workload: Inference, facts: LlamaFacts, *, named: bool) -> Range:
+    """Return the buffer of the graph's inputs on the host; without a build the oldest rules' are expected. [B]"""
+    job = _Reservations(shard=shard, workload=workload, facts=facts)
+    whole = {each: job.reserved(each, job.few).host_bytes for each in _rules(facts, named=named)}
+    expected = whole[facts.rules] if named else next(iter(whole.values()))
+    stream = 4 * shard.model.hidden_size * micro_batch(workload) + MIB
+    return Range(low=min(whole.values()), expected=expected, high=max(whole.values()) + stream)
 
 
-def _neighbours(facts: LlamaFacts) -> Iterable[Rules]:
-    """Return this build's rules and those before and after: break points are known to a few dozen builds."""
+def _rules(facts: LlamaFacts, *, named: bool) -> list[Rules]:
+    """Return the rules that may hold: all, or this build's and its neighbours' (break points are rough)."""
     known = list(dict.fromkeys(each.rules for each in FACTS.values()))
     at = known.index(facts.rules)
-    return known[max(0, at - 1) : at + 2]
+    return known[max(0, at - 1) : at + 2] if named else known
 
 
-def _reserved(shard: Shard, workload: Inference, facts: LlamaFacts, rules: Rules, outputs: int) -> Reserved:
-    """Follow the allocator over one graph."""
-    model, tokens = shard.model, micro_batch(workload)
-    stay, output = _stays(shard, workload, facts)
-    key, value = kv_format(workload.kv_format_k or "fp16"), kv_format(workload.kv_format_v or "fp16")
-    head = max((tensor_bytes(t, model.scheme) for t in model.head), default=0)
-    job = Job(
-        hidden_size=model.hidden_size,
-        vocab_size=model.vocab_size,
-        family=model.family,
-        tokens=tokens,
-        outputs=outputs,
-        cells=partial(cells_of, workload=workload, facts=facts),
-        flash=bool(workload.flash_attention),
-        layers=tuple((layer, number >= stay) for number, layer in enumerate(model.layers)),
-        first=shard.first,
-        last=shard.last,
-        head_bytes=None if output else head or weight_bytes(replace(model, layers=model.layers[:1])),
-        weight_bytes=partial(_largest, model),
-        key_bytes=key.bytes_for,
-        value_bytes=value.bytes_for,
-        rules=rules,
-        latent=facts.latent,
-    )
-    return reserve(largest_graph(job), BATCHES_IN_FLIGHT if shard.num_peers else 1)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reservations:
+    """One rank's graphs under different rules."""
+
+    shard: Shard
+    workload: Inference
+    facts: LlamaFacts
+
+    @property
+    def few(self) -> int:
+        """Outputs of a server: one per slot."""
+        return min(micro_batch(self.workload), self.workload.slots or 1)
+
+    def device_bytes(self, rules: Rules, outputs: int) -> int:
+        """Return the larger device buffer of both places that the last norm can have. [B]"""
+        apart = replace(rules, last_norm_apart=True)
+        return max(self.reserved(each, outputs).device_bytes for each in (rules, apart))
+
+    def reserved(self, rules: Rules, outputs: int) -> Reserved:
+        """Follow the allocator over one graph."""
+        return reserve(largest_graph(self.job(rules, outputs)), BATCHES_IN_FLIGHT if self.shard.num_peers else 1)
+
+    def job(self, rules: Rules, outputs: int) -> Job:
+        """Describe one graph."""
+        model, workload = self.shard.model, self.workload
+        stay, output = _stays(self.shard, workload, self.facts)
+        key, value = kv_format(workload.kv_format_k or "fp16"), kv_format(workload.kv_format_v or "fp16")
+        head = max((tensor_bytes(t, model.scheme) for t in (*model.head, *model.embeddings)), default=0)
+        return Job(
+            hidden_size=model.hidden_size,
+            vocab_size=model.vocab_size,
+            family=model.family,
+            tokens=micro_batch(workload),
+            outputs=outputs,
+            cells=partial(cells_of, workload=workload, facts=self.facts),
+            flash=bool(workload.flash_attention),
+            layers=tuple((layer, number >= stay) for number, layer in enumerate(model.layers)),
+            first=self.shard.first,
+            last=self.shard.last,
+            head_bytes=None if output else head,
+            weight_bytes=partial(_largest, model),
+            key_bytes=key.bytes_for,
+            value_bytes=value.bytes_for,
+            rules=rules,
+            latent=self.facts.latent,
+        )
 
 
 def _largest(model: ModelSpec, layer: Layer, word: str) -> int:
     """Bytes of the largest weight of a layer with a word in its name; experts together. [B]"""
     named = [t for t in layer.tensors if any(part in t.name for part in word.split("|"))]
     return max((tensor_bytes(t, model.scheme) for t in named), default=0)
-
-
-def host_side(rank: Rank, facts: LlamaFacts) -> HostSide:
-    """Return the weights and the graph's inputs on the host."""
-    named = is_named(rank.workload, rank.engine)
-    return HostSide(
-        model_bytes=host_model_bytes(rank.shard, rank.workload, facts),
-        compute=compute(rank.shard, rank.workload, facts, named=named).host,
-    )
 
 
 def is_named(workload: Inference, engine: EngineProfile) -> bool:

@@ -16,8 +16,11 @@ from vramfit.engines.library import takes_what_it_needs
 from vramfit.engines.llama_buffers import (
     cache_bytes,
     compute,
-    host_side,
+    context_cells,
+    host_compute,
+    host_model_bytes,
     is_named,
+    micro_batch,
     on_device,
     row_padding,
     state_bytes,
@@ -188,12 +191,12 @@ def compute_buffer(shard: Shard, workload: Inference, engine: EngineProfile) -> 
     found = compute(shard, workload, facts_of(engine), named=is_named(workload, engine))
     yield Item(
         name="activations/compute_buffer",
-        bytes=found.device.expected,
-        low_bytes=found.device.low,
-        high_bytes=found.device.high,
+        bytes=found.expected,
+        low_bytes=found.low,
+        high_bytes=found.high,
         phases=ALWAYS,
         basis=Basis.DERIVED,
-        formula=found.formula,
+        formula=f"allocator followed over {micro_batch(workload):,} tokens and {context_cells(workload):,} cells",
         source="ggml-org/llama.cpp:ggml/src/ggml-alloc.c over the graph of src/llama-graph.cpp",
     )
 
@@ -232,13 +235,13 @@ def readings(rank: Rank) -> Iterable[Reading]:
         low, value, high = (sum(getattr(i, f) for i in items) for f in ("low_bytes", "bytes", "high_bytes"))
         if value:
             yield _reading(quantity, value, low, high, formula)
-    host = host_side(rank, facts_of(rank.engine))
-    if host.model_bytes and rank.shard.first:
-        low, high = _by_label(host.model_bytes, rank.workload)
-        yield _reading(Quantity.HOST_MODEL_BUFFER, host.model_bytes, low, high, "token embedding and layers")
-    yield _reading(
-        Quantity.HOST_COMPUTE_BUFFER, host.compute.expected, host.compute.low, host.compute.high, "inputs of the graph"
-    )
+    facts, job = facts_of(rank.engine), rank.workload
+    stored = host_model_bytes(rank.shard, job, facts)
+    if stored and rank.shard.first:
+        low, high = _by_label(stored, job)
+        yield _reading(Quantity.HOST_MODEL_BUFFER, stored, low, high, "token embedding and layers")
+    host = host_compute(rank.shard, job, facts, named=is_named(job, rank.engine))
+    yield _reading(Quantity.HOST_COMPUTE_BUFFER, host.expected, host.low, host.high, "inputs of the graph")
     peak = Breakdown(rank="", num_ranks=1, items=rank.items).peak()
     yield _reading(Quantity.PROCESS_PEAK, peak.expected_bytes, peak.low_bytes, peak.high_bytes, "buffers and context")
 

@@ -10,8 +10,9 @@ from vramfit.engines.ggml_graph import Graph, Node, Place
 from vramfit.engines.llama_block import Block
 from vramfit.engines.llama_nodes import Job, Nodes
 
-REPEATS = 8
-"""Layers kept at either end of a deep model: what lies between repeats them and finds the same holes."""
+REPEATS = 6
+"""Layers kept at either end of a deep model: what lies between repeats them and finds the same holes. Six, because
+Gemma 3 has one layer without a window in six."""
 
 
 def largest_graph(job: Job) -> Graph:
