@@ -25,6 +25,13 @@ LLAMA_8B: dict[str, Any] = {
     "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 131072,
     "tie_word_embeddings": False, "torch_dtype": "bfloat16",
 }  # fmt: skip
+QWEN3_5_4B: dict[str, Any] = {
+    "model_type": "qwen3_5_text", "hidden_size": 2560, "num_hidden_layers": 32, "intermediate_size": 9216,
+    "num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 256, "full_attention_interval": 4,
+    "linear_num_key_heads": 16, "linear_num_value_heads": 32, "linear_key_head_dim": 128, "linear_value_head_dim": 128,
+    "linear_conv_kernel_dim": 4, "vocab_size": 248320, "tie_word_embeddings": True, "torch_dtype": "bfloat16",
+    "mamba_ssm_dtype": "float32",
+}  # fmt: skip
 SMALL: dict[str, Any] = {**LLAMA_8B, "num_hidden_layers": 3}
 GLM_Z1_32B: dict[str, Any] = {
     "model_type": "glm4", "hidden_size": 6144, "intermediate_size": 23040, "num_hidden_layers": 61,
@@ -114,6 +121,19 @@ def test_the_newest_server_keeps_logits_of_its_slots_only() -> None:
     logits = 512 * 128256 * 4
     assert few[Quantity.COMPUTE_BUFFER].value < logits < all_of_them[Quantity.COMPUTE_BUFFER].value
     assert few[Quantity.COMPUTE_BUFFER].high >= logits
+
+
+def test_a_quantised_cache_is_copied_by_flash_attention() -> None:
+    """Qwen3.5-4B, 131,072 cells, q8_0, four slots: the 690.28 MiB of a log, 512 of them 16-bit copies of one layer.
+
+    131,072 x 4 heads x 256 x 2 B x 2 = 512 MiB, the mask in 16 bit 128 MiB, the stream and what lives beside it 50.28.
+    """
+    found = _found(
+        QWEN3_5_4B, engine_version="b9500", context_tokens=131072, slots=4, kv_format="q8_0", flash_attention=True
+    )
+    assert found[Quantity.COMPUTE_BUFFER].value / MIB == pytest.approx(690.28, abs=0.01)
+    assert found[Quantity.KV_BUFFER].value == 2176 * MIB
+    assert found[Quantity.RECURRENT_STATE].value == 201 * MIB
 
 
 def test_a_matrix_on_the_host_passes_through_the_device() -> None:

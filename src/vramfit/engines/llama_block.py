@@ -31,6 +31,9 @@ OWN_NORM = frozenset({"gpt_neox"})
 """Of those: the feed-forward network has a norm of its own."""
 FUSED = re.compile(r"qkv_proj|c_attn|query_key_value|Wqkv|qkv\.weight")
 FUSED_GATE = re.compile(r"gate_up_proj")
+ROTATED_VALUES = 64
+"""Width of the rotation of values, and what a head must be a multiple of to be rotated at all.
+Source: src/llama-kv-cache.cpp, build_input_v_rot."""
 AFTER = re.compile(r"post_feedforward|post_mlp")
 """A norm after the feed-forward network; such layers have one after attention too (GLM-4, Gemma 2 and 3, OLMo 2)."""
 
@@ -173,6 +176,10 @@ class Block:
         if self.has(r"q_norm|q_layernorm"):
             query, key = self.b.norm(query), self.b.norm(key)
         query, key = self.turned(query), self.turned(key)
+        if self.job.rules.rotates and self.job.quantised_keys:
+            query, key = self.rotated(query, a.head_dim, "keys"), self.rotated(key, a.head_dim, "keys")
+        if self.job.rules.rotates and self.job.quantised_values:
+            value = self.rotated(value, a.v_head_dim or a.head_dim, "values")
         if self.job.rules.copied_projections:
             self.b.graph.expand(query, key, value)
         else:
@@ -220,8 +227,12 @@ class Block:
         k, v = self.stored(key, value, a, cells)
         turned = view(query, (a.head_dim, tokens, heads))
         if job.flash:
-            found = Node(op="flash", shape=(values, heads, tokens), sources=[turned, k, v, self.b.mask(cells)])
-            flat = view(found, (values * heads, tokens))
+            size = 4 * values * heads * tokens + self.copies(a, cells)
+            sources = [turned, k, v, self.b.mask(cells)]
+            found = Node(op="flash", shape=(size,), element_bytes=1, sources=sources)
+            flat = Node(op="view", shape=(values * heads, tokens), sources=[found], whole=found)
+            if job.rules.rotates and job.quantised_values and value is not None:
+                flat = self.rotated(flat, values, "values")
         else:
             raw = Node(op="mul_mat", shape=(cells, tokens, heads), sources=[k, turned])
             soft = Node(op="soft_max", shape=raw.shape, sources=[raw, self.b.mask(cells)])
@@ -229,6 +240,22 @@ class Block:
             flat = Node(op="cont", shape=(values * heads, tokens), sources=[view(found, (values, heads, tokens))])
         self.b.graph.expand(flat)
         return flat
+
+    def copies(self, a: GroupedQuery, cells: int) -> int:
+        """Bytes of the 16-bit copies of keys and values that flash attention makes of a quantised cache. [B]"""
+        job, heads = self.job, a.num_key_value_heads
+        if not job.rules.flash_copies:
+            return 0
+        keys = 2 * cells * heads * a.head_dim if job.quantised_keys else 0
+        return keys + (2 * cells * heads * (a.v_head_dim or a.head_dim) if job.quantised_values else 0)
+
+    def rotated(self, x: Node, head_dim: int, which: str) -> Node:
+        """Multiply by a Hadamard matrix as wide as the largest power of two in the head, for keys; 64 for values."""
+        size = head_dim & -head_dim if which == "keys" else ROTATED_VALUES
+        if head_dim % ROTATED_VALUES:
+            return x
+        matrix = self.b.given(f"rotation of {which} by {size}", (size, size))
+        return Node(op="mul_mat", shape=x.shape, sources=[matrix, x])
 
     def stored(self, key: Node, value: Node | None, a: GroupedQuery, cells: int) -> tuple[Node, Node]:
         """Write to the cache and return views of all its cells."""

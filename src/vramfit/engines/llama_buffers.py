@@ -247,6 +247,8 @@ class _Reservations:
             key_bytes=key.bytes_for,
             value_bytes=value.bytes_for,
             rules=rules,
+            quantised_keys=key.block_elements > 1,
+            quantised_values=value.block_elements > 1,
             latent=self.facts.latent,
         )
 

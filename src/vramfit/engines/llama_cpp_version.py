@@ -48,7 +48,9 @@ _INDICES = replace(
 _AUTO = replace(_INDICES, flash=True)
 _PADDED = replace(_AUTO, slots=4, unified=True, window_pad=256)
 _OUTPUT = replace(_PADDED, output_is_layer=True, rules=replace(_PADDED.rules, two_embeddings=True))
-_HALF = replace(_OUTPUT, few_outputs=True, rules=replace(_OUTPUT.rules, half_mask=True))
+_HALF = replace(
+    _OUTPUT, few_outputs=True, rules=replace(_OUTPUT.rules, half_mask=True, flash_copies=True, rotates=True)
+)
 
 FACTS = {
     "2400": _FIRST,  # b2424: micro-batches (-ub); b2775: flash attention when asked for

@@ -26,6 +26,10 @@ class Rules:
     """True: gate and up projection meet in one operation with a result of its own."""
     copied_projections: bool
     """True: query, key and value of a fused projection are copied apart."""
+    flash_copies: bool = False
+    """True: flash attention keeps 16-bit copies of a cache in any other format behind its result (CUDA)."""
+    rotates: bool = False
+    """True: keys, values and queries are rotated before they are stored in a quantised cache."""
     last_norm_apart: bool = False
     """True: the norm before the output projection has memory of its own, as the logs of some builds show."""
 
@@ -55,6 +59,9 @@ class Job:
     value_bytes: Callable[[int], int]
     """Bytes of so many cached elements. [B]"""
     rules: Rules
+    quantised_keys: bool
+    quantised_values: bool
+    """Whether the cache of keys, and of values, is in blocks."""
     latent: bool
     """True: latent attention reads the compressed cache; False: every head expanded."""
 

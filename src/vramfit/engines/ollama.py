@@ -44,7 +44,10 @@ PROFILES = tuple(
         windowed_cache=facts.window_cells,
         latent_cache=facts.latent,
         experts_at_once=True,
-        not_counted=("what OLLAMA_GPU_OVERHEAD sets aside", "models that are loaded beside this one"),
+        not_counted=(
+            "memory that the server is told to leave free on every card",
+            "models that are loaded beside this one",
+        ),
     )
     for version, facts in OLLAMA.items()
 )
