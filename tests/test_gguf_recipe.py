@@ -153,6 +153,16 @@ def test_each_layer_has_its_own_mixture() -> None:
     assert rich == [0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 28, 29, 30, 31]
 
 
+def test_fused_projections_of_linear_layers_count_as_values() -> None:
+    """attn_qkv of a gated delta network gets more bits where a value projection would: layer 0 of 64, not layer 9."""
+    spec = as_gguf(read_model("Qwen/Qwen3.5-27B"), "gguf:Q4_K_M")
+    stored = [
+        next(t.stored.name for t in spec.layers[n].tensors if t.name.endswith("in_proj_qkv.weight") and t.stored)
+        for n in (0, 9)
+    ]
+    assert stored == ["gguf:Q6_K", "gguf:Q4_K"]
+
+
 def test_rows_that_do_not_divide_fall_back() -> None:
     """Rows of 896 in Qwen2.5-0.5B are no multiple of 256: Q4_K becomes Q5_0, the tied embedding Q8_0."""
     spec = as_gguf(read_model("Qwen/Qwen2.5-0.5B-Instruct"), "gguf:Q4_K_M")

@@ -108,6 +108,20 @@ def test_logits_with_flash_attention() -> None:
     assert found[Quantity.HOST_COMPUTE_BUFFER].value / MIB == pytest.approx(64 + 12 + 0.006, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("build", "inputs"),
+    [
+        ("b5700", 16 + 8),  # mask in 32 bit and the looked-up embedding
+        ("b5900", 16 + 8 + 4),  # and an index for every element of the values: 512 x 1,024 x 8 B
+        ("b8571", 16 + 8 + 4 + 8),  # and embeddings that might come from outside
+    ],
+)
+def test_inputs_on_the_host_by_build(build: str, inputs: int) -> None:
+    """Llama 3.1 8B, 8,192 cells, without flash attention: what waits on the host, MiB."""
+    found = _found(LLAMA_8B, engine_version=build, context_tokens=8192, flash_attention=False)
+    assert found[Quantity.HOST_COMPUTE_BUFFER].value / MIB == pytest.approx(inputs, abs=0.02)
+
+
 def test_projections_copied_apart() -> None:
     """Phi-3 mini, 4,096 cells, 256 tokens: scores 128 MiB, mask 4, six tensors of 3 MiB: 150.00, as the log says."""
     found = _found(PHI_3_MINI, engine_version="b3000", context_tokens=4096, ubatch_tokens=256, flash_attention=False)
@@ -137,12 +151,12 @@ def test_a_quantised_cache_is_copied_by_flash_attention() -> None:
 
 
 def test_a_matrix_on_the_host_passes_through_the_device() -> None:
-    """Partly offloaded, the output projection is copied to the device for its product: Q6_K 410.98 MiB + 250.5 + 8."""
+    """Partly offloaded, the output projection is copied to the device: Q6_K 410.98 MiB, logits 250.5, twice 8."""
     found = _found(
         LLAMA_8B, engine_version="b3000", weight_format="gguf:Q4_K_M", context_tokens=4096, gpu_layers=16,
         flash_attention=True,
     )  # fmt: skip
-    assert found[Quantity.COMPUTE_BUFFER].value / MIB == pytest.approx(410.98 + 250.5 + 8, abs=8.1)
+    assert found[Quantity.COMPUTE_BUFFER].value / MIB == pytest.approx(410.98 + 250.5 + 2 * 8, abs=0.01)
 
 
 @pytest.mark.parametrize(("build", "layers", "output"), [("b3000", 10, False), ("b8000", 9, True)])
