@@ -14,10 +14,10 @@ from vramfit.engines.llama_cpp_version import FACTS
 from vramfit.engines.profile import find_profile
 from vramfit.errors import ImpossiblePlanError, InvalidValueError
 from vramfit.estimate import estimate
+from vramfit.layer_kind import GroupedQuery
 from vramfit.readers.hf_config import read_config
 from vramfit.request import Inference, Plan
 from vramfit.result import Quantity
-from vramfit.spec import GroupedQuery
 from vramfit.units import MIB
 
 LLAMA_8B: dict[str, Any] = {

@@ -12,7 +12,7 @@ import re
 
 from vramfit.engines.ggml_graph import Node, Place, root
 from vramfit.engines.llama_nodes import Nodes, plus, view, weight
-from vramfit.spec import (
+from vramfit.layer_kind import (
     Attention,
     Compressed,
     CrossAttention,
@@ -20,10 +20,10 @@ from vramfit.spec import (
     Experts,
     GroupedQuery,
     Latent,
-    Layer,
     LinearAttention,
     StateSpace,
 )
+from vramfit.spec import Layer
 
 PARALLEL = frozenset({"cohere", "cohere2", "gpt_neox", "gptj", "phi", "falcon", "codegen", "persimmon"})
 """Families whose feed-forward network reads what attention reads, not its result."""

@@ -17,12 +17,13 @@ from vramfit.engines.llama_cpp_version import FACTS, LlamaFacts
 from vramfit.engines.llama_graph import largest_graph
 from vramfit.engines.llama_nodes import Job, Rules
 from vramfit.formats import FP32, kv_format
+from vramfit.layer_kind import Attention, GroupedQuery, Latent, Recurrence, Recurrent
 from vramfit.memory.kv_cache import token_bytes
 from vramfit.memory.recurrent_state import convolution_channels, state_elements
 from vramfit.memory.weights import tensor_bytes, weight_bytes
 from vramfit.request import Inference
 from vramfit.shard import Shard
-from vramfit.spec import Attention, GroupedQuery, Latent, Layer, ModelSpec, Recurrence, Recurrent
+from vramfit.spec import Layer, ModelSpec
 from vramfit.units import MIB, round_up
 
 CELL_PAD = 256
@@ -233,7 +234,7 @@ class _Reservations:
         head = max((tensor_bytes(t, model.scheme) for t in (*model.head, *model.embeddings)), default=0)
         return Job(
             hidden_size=model.hidden_size,
-            vocab_size=model.vocab_size,
+            vocab_size=model.vocab_size or 0,
             family=model.family,
             tokens=micro_batch(workload),
             outputs=outputs,

@@ -28,6 +28,7 @@ from vramfit.engines.llama_buffers import (
 from vramfit.engines.llama_cpp_version import PROFILES, facts_of
 from vramfit.errors import ImpossiblePlanError, InvalidValueError
 from vramfit.formats import GGUF_TYPES, Role
+from vramfit.layer_kind import Recurrent
 from vramfit.memory.kv_cache import mixer_kind
 from vramfit.memory.recurrent_state import recurrent_kind
 from vramfit.memory.runtime import context_bytes
@@ -35,7 +36,7 @@ from vramfit.memory.weights import weight_bytes, weights
 from vramfit.request import Inference, Plan
 from vramfit.result import ALWAYS, Basis, Breakdown, Choice, Counter, Item, Quantity, Reading, Reservation, exactly
 from vramfit.shard import Shard
-from vramfit.spec import ModelSpec, Recurrent
+from vramfit.spec import ModelSpec
 from vramfit.units import MIB, Size, count_of, is_array
 
 KNOBS = frozenset({"slots", "ubatch_tokens", "batch_tokens", "gpu_layers", "flash_attention", "swa_full"})

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from vramfit.engines.ggml_graph import Graph, Node, Place
-from vramfit.spec import Attention, Layer
+from vramfit.layer_kind import Attention
+from vramfit.spec import Layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

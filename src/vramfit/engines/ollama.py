@@ -14,10 +14,11 @@ from vramfit.engine import EngineProfile, Rank
 from vramfit.engines import llama_cpp
 from vramfit.engines.llama_buffers import context_cells, micro_batch
 from vramfit.engines.llama_cpp_version import OLLAMA, facts_of
+from vramfit.layer_kind import GroupedQuery, Latent
 from vramfit.memory.kv_cache import token_bytes
 from vramfit.request import Inference
 from vramfit.result import Choice, Quantity, Reading
-from vramfit.spec import GroupedQuery, Latent, ModelSpec
+from vramfit.spec import ModelSpec
 from vramfit.units import GIB
 
 BATCH_TOKENS = 512
@@ -114,7 +115,7 @@ def graph_bytes(model: ModelSpec, workload: Inference) -> int:
     if mixer is None:
         return 0
     width, heads, family = model.hidden_size, mixer.num_attention_heads, model.family
-    outputs, scores = width + model.vocab_size, context_cells(workload) * (1 + heads)
+    outputs, scores = width + (model.vocab_size or 0), context_cells(workload) * (1 + heads)
     if family in GRAPHS:
         one, widths = GRAPHS[family]
         elements = max(outputs, one + widths * width + scores)

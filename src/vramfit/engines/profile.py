@@ -11,6 +11,8 @@ from vramfit.request import KNOBS, Inference
 
 ENGINES = {
     "generic": "generic",
+    "llama.cpp": "llama_cpp",
+    "ollama": "ollama",
     "transformers": "transformers",
     "vllm": "vllm",
 }
