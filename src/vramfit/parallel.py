@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.errors import ImpossiblePlanError
+from vramfit.formats import Role
 from vramfit.layer_kind import (
     Attention,
     Compressed,
@@ -53,6 +54,7 @@ def shards(model: ModelSpec, plan: Plan) -> tuple[Shard, ...]:
             model=piece,
             first=stage == 0,
             last=stage == plan.pp - 1,
+            vocab_size=model.vocab_size or 0,
             num_peers=plan.tp - 1 + min(plan.pp - 1, 2),
         )
     return tuple(kinds.values())
@@ -144,7 +146,7 @@ def _cut_model(model: ModelSpec, plan: Plan) -> ModelSpec:
         embeddings=tuple(_cut_tensor(t, outside, None) for t in model.embeddings),
         head=tuple(_cut_tensor(t, outside, None) for t in model.head),
         vocab_size=None if model.vocab_size is None else ceil_div(model.vocab_size, outside),
-        parts=tuple(_cut_part(part, tp) if part.encodes else part for part in model.parts),
+        parts=tuple(_cut_part(part, tp) if part.encodes else _cut_tower(part, tp) for part in model.parts),
     )
 
 
@@ -152,6 +154,35 @@ def _cut_part(part: Part, tp: int) -> Part:
     """Divide an encoder as the layers are; what stands around its layers is small, and whole on every rank."""
     cut = {id(layer): _cut_layer(layer, tp) for layer in part.layers}
     return replace(part, layers=tuple(cut[id(layer)] for layer in part.layers))
+
+
+def _cut_tower(part: Part, tp: int) -> Part:
+    """Divide the matrices of a tower's layers; one of a pipeline, or whose heads or widths do not divide, stays whole.
+
+    Outputs are divided where they can be, else inputs: one rank's share is the same. Servers divide towers so
+    (vllm-project/vllm@v0.19.0:vllm/model_executor/models/siglip.py, pixtral.py, qwen2_5_vl.py).
+    """
+    if part.component or not part.resident:
+        return part
+    try:
+        layers = {id(layer): _cut_layer(_with_cuts(layer, tp), tp) for layer in part.layers}
+    except ImpossiblePlanError:
+        return part
+    return replace(part, layers=tuple(layers[id(layer)] for layer in part.layers))
+
+
+def _with_cuts(layer: Layer, tp: int) -> Layer:
+    """Name how the matrices of a tower's layer are divided, where its reader does not."""
+    cut = {True: Cut.OUTPUTS, False: Cut.INPUTS}
+    return replace(
+        layer,
+        tensors=tuple(
+            replace(t, cut=cut[t.shape[0] % tp == 0])
+            if t.cut is Cut.WHOLE and t.role is Role.LINEAR and len(t.shape) > 1
+            else t
+            for t in layer.tensors
+        ),
+    )
 
 
 def _cut_layer(layer: Layer, tp: int) -> Layer:

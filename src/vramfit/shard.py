@@ -20,5 +20,7 @@ class Shard:
     """Holds the token embeddings."""
     last: bool
     """Holds the final norm and the output projection, hence computes logits."""
+    vocab_size: int = 0
+    """Entries of the whole vocabulary, of which this rank may hold a part; 0 = as the model says."""
     num_peers: int
     """Other ranks it exchanges activations with; 0 = it works alone."""

@@ -117,6 +117,18 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageInput:
+    """The largest image that a processor lets through: what servers profile themselves with."""
+
+    tokens: int
+    """Positions it takes in the language model."""
+    patches: int
+    """Positions it takes in the vision tower."""
+    elements: int
+    """Numbers of its pixel tensor, all tiles."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scheme:
     """How the weights of a model are stored: a format for matrices and a plain one for the rest."""
 
@@ -203,6 +215,12 @@ class ModelSpec:
     """What the configuration did not say and was taken from the family's published defaults."""
     adapters: tuple[Adapter, ...] = ()
     """What is loaded beside the weights without being merged into them."""
+    rotary_positions: tuple[int, ...] = ()
+    """Rows of every distinct table of rotary angles that a server computes ahead; empty = none is known."""
+    rotary_ratio: float = 1.0
+    """Share of a head's width that is rotated."""
+    image: ImageInput | None = None
+    """None = takes no images, or the size of the largest is not known."""
     evidence: str = "config"
     """``"config"``, or the header that every tensor was compared with, name for name and shape for shape."""
 

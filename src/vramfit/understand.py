@@ -125,7 +125,10 @@ def _as_mixture(model: ModelSpec, weight_format: str) -> ModelSpec | None:
 
 
 def _scheme(model: ModelSpec, workload: Inference) -> Scheme:
-    """Return how the weights will be stored: as the checkpoint has them, or as asked."""
+    """Return how the weights will be stored: as the checkpoint has them, or as asked.
+
+    Asking for the format that the checkpoint has keeps its exceptions and its blocks.
+    """
     if workload.weight_format == "auto":
         if workload.group_size is not None:
             raise InvalidValueError(
@@ -136,6 +139,8 @@ def _scheme(model: ModelSpec, workload: Inference) -> Scheme:
             )
         return model.scheme
     fmt = weight_format(workload.weight_format, workload.group_size)
+    if workload.group_size is None and model.scheme.quantised.name in {fmt.name, f"{fmt.name}-block"}:
+        return model.scheme
     return Scheme(quantised=fmt, plain=_plain(fmt, model.scheme.plain))
 
 

@@ -14,6 +14,7 @@ from vramfit.names import nearest
 from vramfit.readers.families import DRAFTS, FAMILIES, tops
 from vramfit.readers.families.decoder import Named
 from vramfit.readers.fields import Fields
+from vramfit.readers.inputs import largest_image, rotary_tables
 from vramfit.readers.quantization import read_plain, read_recipe
 from vramfit.spec import ModelSpec, Scheme
 
@@ -75,6 +76,8 @@ def _finished(fields: Fields, family: ModuleType, name: str) -> ModelSpec:
     top = _class_named(fields)
     if top is not None and not (top in DRAFTS or kind in getattr(family, "CLASSES", {}) or tops.generates(top)):
         spec = tops.without_projection(fields, spec, top)
+    positions, ratio = rotary_tables(fields, kind, spec.max_position_embeddings)
+    spec = replace(spec, rotary_positions=positions, rotary_ratio=ratio, image=largest_image(fields, kind))
     return replace(hold(spec), family=kind, assumptions=tuple(dict.fromkeys(fields.assumed)))
 
 

@@ -1,0 +1,170 @@
+"""vLLM by version: what changed, as far as memory is concerned, and where it was read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vramfit.device import Device
+from vramfit.engine import EngineProfile
+from vramfit.request import Inference
+from vramfit.units import GIB
+
+SORTED_BYTES = 2 + 4 + 4 + 8 + 8 + 12
+"""Per logit, where top-k and top-p sort: the model's 16-bit logits, their fp32 copy, sorted values, 64-bit indices,
+and inside the sort 64-bit reverse indices and the radix sort's second buffer of keys (4) and indices (8).
+Source: vllm-project/vllm@v0.11.0:vllm/v1/sample/ops/topk_topp_sampler.py, apply_top_k_top_p;
+pytorch/pytorch@v2.8.0:aten/src/ATen/native/cuda/Sort.cu, segmented_sort_pairs (128 rows and more)."""
+NOISE_BYTES = 2 + 4 + 4 + 4
+"""Per logit, where a Triton kernel masks in place: 16-bit logits, fp32 copy, probabilities, exponential noise.
+Source: vllm-project/vllm@v0.17.0:vllm/v1/sample/ops/topk_topp_sampler.py, forward_native and random_sample."""
+GUMBEL_BYTES = 2 + 4
+"""Per logit, in the second model runner: 16-bit logits and the fp32 copy; the noise lives in registers.
+Source: vllm-project/vllm@v0.33.0:vllm/v1/worker/gpu/sample/sampler.py and gumbel.py, gumbel_sample."""
+
+EXPERT_REST_BYTES = 240_000
+"""Measured, its origin not found: gpt-oss-20b holds 176 MiB more in 0.19 than its padded experts on one rank and on
+two alike (768 experts); in 0.11 it does not (llm-d-planner)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VllmFacts:
+    """What changed between versions."""
+
+    fraction: float = 0.9
+    """Default of ``gpu_memory_utilization``, a share of the card's total."""
+    first_engine: bool = False
+    """True: V0, which profiles whole prompts (``max_num_batched_tokens`` = the context) and 256 sequences."""
+    sampler_bytes: int
+    """Bytes per logit alive at the sampler's widest moment."""
+    masks_in_place: bool = False
+    """True: top-k and top-p run in a Triton kernel that keeps one row of fp32 per multiprocessor."""
+    keeps_workspace: bool = False
+    """True: workspaces of grouped expert kernels stay allocated once they were needed (WorkspaceManager)."""
+    counts_context: bool = False
+    """True: whatever the process holds outside torch counts, the CUDA context too."""
+    counts_graphs: bool = False
+    """True: an estimate of the CUDA graphs is taken from the pool."""
+    profiles_graphs: bool = False
+    """True: graphs are captured for a trial inside the profiling pass, which leaves driver memory behind."""
+    tokens_by_concurrency: bool = False
+    """True: "GPU KV cache size" = concurrency x max_model_len; False: blocks // groups x block."""
+    groups_layers: bool = True
+    """True: sliding-window and recurrent layers have tables of their own; False: they cache like full attention."""
+    latent_multiple: int = 1
+    """Elements to which a latent vector is padded in the cache."""
+    absorbs_latent: bool = False
+    """True: the projections of latent attention are multiplied out and kept beside the originals (0.7)."""
+    spares_a100: bool = True
+    """True: an A100 gets the smaller batches although it has 80 GB."""
+    large_tier: bool = False
+    """True: cards of 160 GiB and more batch 16,384 tokens in a server."""
+    expert_rest_bytes: int = 0
+    """Bytes per MXFP4 expert and rank, whatever tp, that 0.19 holds and 0.11 does not; see ``EXPERT_REST_BYTES``."""
+
+
+def _profile(version: str, checked: str, *, windowed: bool = True) -> EngineProfile:
+    return EngineProfile(
+        name="vllm",
+        version=version,
+        checked=checked,
+        attention="flash",
+        prefill_chunk_tokens=8192,
+        prompt_logits=False,
+        grown_cache=False,
+        windowed_cache=windowed,
+        latent_cache=True,
+        experts_at_once=True,
+        not_counted=(
+            "vLLM: weights offloaded to the host (--cpu-offload-gb), KV connectors, dual-batch overlap",
+            "vLLM: CUDA graphs of vision encoders",
+            "vLLM: speculative decoding (draft weights and their cache)",
+        ),
+    )
+
+
+_ROWS: tuple[tuple[EngineProfile, VllmFacts], ...] = (
+    (
+        _profile("0.2", "0.6.6, and the figures of vllm#2031", windowed=False),
+        VllmFacts(first_engine=True, sampler_bytes=SORTED_BYTES, groups_layers=False, counts_context=True),
+    ),
+    (
+        _profile("0.5.4", "0.6.6", windowed=False),
+        VllmFacts(first_engine=True, sampler_bytes=SORTED_BYTES, groups_layers=False),
+    ),
+    (
+        _profile("0.7", "0.7.3", windowed=False),
+        VllmFacts(
+            first_engine=True, sampler_bytes=SORTED_BYTES, groups_layers=False, latent_multiple=128,
+            absorbs_latent=True,
+        ),  # fmt: skip
+    ),
+    (
+        _profile("0.8", "0.8.5", windowed=False),
+        VllmFacts(sampler_bytes=SORTED_BYTES, groups_layers=False, counts_context=True, spares_a100=False),
+    ),
+    (_profile("0.10", "0.10.2 and 0.11.0"), VllmFacts(sampler_bytes=SORTED_BYTES)),
+    (_profile("0.13", "0.15.0"), VllmFacts(sampler_bytes=SORTED_BYTES, keeps_workspace=True)),
+    (
+        _profile("0.17", "0.17.0"),
+        VllmFacts(sampler_bytes=NOISE_BYTES, masks_in_place=True, keeps_workspace=True),
+    ),
+    (
+        _profile("0.18", "0.19.0"),
+        VllmFacts(
+            sampler_bytes=NOISE_BYTES, masks_in_place=True, keeps_workspace=True, profiles_graphs=True,
+            expert_rest_bytes=EXPERT_REST_BYTES,
+        ),  # fmt: skip
+    ),
+    (
+        _profile("0.20", "0.20.0"),
+        VllmFacts(
+            fraction=0.92, sampler_bytes=NOISE_BYTES, masks_in_place=True, keeps_workspace=True, profiles_graphs=True,
+            counts_graphs=True, expert_rest_bytes=EXPERT_REST_BYTES,
+        ),  # fmt: skip
+    ),
+    (
+        _profile("0.21", "0.22.1 and 0.26.0"),
+        VllmFacts(
+            fraction=0.92, sampler_bytes=NOISE_BYTES, masks_in_place=True, keeps_workspace=True, profiles_graphs=True,
+            counts_graphs=True, tokens_by_concurrency=True, expert_rest_bytes=EXPERT_REST_BYTES,
+        ),  # fmt: skip
+    ),
+    (
+        _profile("0.33", "0.33.0"),
+        VllmFacts(
+            fraction=0.92, sampler_bytes=GUMBEL_BYTES, masks_in_place=True, keeps_workspace=True, profiles_graphs=True,
+            counts_graphs=True, tokens_by_concurrency=True, large_tier=True, expert_rest_bytes=EXPERT_REST_BYTES,
+        ),  # fmt: skip
+    ),
+)
+PROFILES = tuple(profile for profile, _ in _ROWS)
+"""Oldest first."""
+_FACTS = {profile.version: facts for profile, facts in _ROWS}
+
+
+_FALLBACK = VllmFacts(first_engine=True, sampler_bytes=SORTED_BYTES, groups_layers=False, latent_multiple=128)
+_FALLS_BACK = ("0.8",)
+OLDEST_CAPABILITY = 8
+"""Compute capability from which V1 ran in 0.8 and 0.9."""
+
+
+def facts_of(engine: EngineProfile, workload: Inference, device: Device | None = None) -> VllmFacts:
+    """Return what holds from a profile's version on, for this workload.
+
+    0.8 and 0.9 fall back to the first engine for GGUF files and for cards before Ampere
+    (vllm-project/vllm@v0.8.5:vllm/engine/arg_utils.py, _is_v1_supported_oracle).
+
+    >>> facts_of(PROFILES[0], Inference()).sampler_bytes, facts_of(PROFILES[-1], Inference()).sampler_bytes
+    (38, 6)
+    """
+    if engine.version in _FALLS_BACK:
+        capability = device.compute_capability if device is not None else None
+        older = capability is not None and int(capability.split(".")[0]) < OLDEST_CAPABILITY
+        if older or workload.weight_format.startswith("gguf"):
+            return _FALLBACK
+    return _FACTS[engine.version]
+
+
+LARGE_BYTES = 70 * GIB
+"""Cards from this size on get larger batches."""
+LARGEST_BYTES = 160 * GIB
