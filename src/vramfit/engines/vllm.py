@@ -20,9 +20,9 @@ from vramfit.engines.vllm_peak import profiling_pass
 from vramfit.engines.vllm_process import before_weights, cuda_graphs, non_torch, outside_torch, runtime
 from vramfit.engines.vllm_weights import weights
 from vramfit.errors import ImpossiblePlanError
+from vramfit.layer_kind import GroupedQuery, Latent
 from vramfit.memory.kv_cache import kv_cache
 from vramfit.memory.recurrent_state import recurrent_state
-from vramfit.layer_kind import GroupedQuery, Latent
 from vramfit.request import Inference, Plan
 from vramfit.result import Basis, Choice, Item, Phase, Quantity, Reading, Reservation, Total
 from vramfit.shard import Shard
@@ -219,8 +219,8 @@ def check(model: ModelSpec, workload: Inference, plan: Plan) -> None:
         ImpossiblePlanError: heads that tp does not divide, more stages than layers, a batch smaller than the context
             where prompts are not cut, or more sequences than tokens in a pass.
     """
-    heads = {m.num_attention_heads for layer, _ in model.groups for m in layer.mixers if isinstance(m, GroupedQuery | Latent)}
-    for number in sorted(heads):
+    mixers = [m for layer, _ in model.groups for m in layer.mixers if isinstance(m, GroupedQuery | Latent)]
+    for number in sorted({m.num_attention_heads for m in mixers}):
         if number % plan.tp:
             raise ImpossiblePlanError(
                 f"plan.tp: {plan.tp}: total number of attention heads ({number}) must be divisible by tensor parallel "
@@ -239,8 +239,8 @@ def check(model: ModelSpec, workload: Inference, plan: Plan) -> None:
     context = workload.context_tokens
     if workload.chunked_prefill is False and tokens is not None and not is_array(context) and context > tokens:
         raise ImpossiblePlanError(
-            f"workload.max_num_batched_tokens: {tokens}: smaller than the context ({context}), and prompts are not cut; "
-            "expected at least the context, or chunked_prefill"
+            f"workload.max_num_batched_tokens: {tokens}: smaller than the context ({context}), and prompts are not "
+            "cut; expected at least the context, or chunked_prefill"
         )
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from vramfit.engines.vllm_facts import VllmFacts
 from vramfit.formats import kv_format
+from vramfit.layer_kind import Attention, Compressed, GroupedQuery, Latent, Recurrence, Recurrent, ShortConvolution
 from vramfit.memory.kv_cache import token_bytes
 from vramfit.memory.recurrent_state import convolution_channels, state_elements
-from vramfit.layer_kind import Attention, Compressed, GroupedQuery, Latent, Recurrence, Recurrent, ShortConvolution
 from vramfit.request import Inference
 from vramfit.spec import ModelSpec
 from vramfit.units import Size, ceil_div, round_up, smaller
@@ -138,9 +138,7 @@ def _kinds(model: ModelSpec, workload: Inference, facts: VllmFacts) -> Iterable[
         )
 
 
-def _kind(
-    mixer: Attention, model: ModelSpec, workload: Inference, facts: VllmFacts, *, chunked: bool
-) -> Kind | None:
+def _kind(mixer: Attention, model: ModelSpec, workload: Inference, facts: VllmFacts, *, chunked: bool) -> Kind | None:
     if isinstance(mixer, Recurrent):
         return Kind(num_layers=1, token_bytes=0, state_bytes=state_bytes(mixer, model))
     size = token_bytes(mixer, workload)

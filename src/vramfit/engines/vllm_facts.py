@@ -94,9 +94,12 @@ _ROWS: tuple[tuple[EngineProfile, VllmFacts], ...] = (
     (
         _profile("0.7", "0.7.3", windowed=False),
         VllmFacts(
-            first_engine=True, sampler_bytes=SORTED_BYTES, groups_layers=False, latent_multiple=128,
+            first_engine=True,
+            sampler_bytes=SORTED_BYTES,
+            groups_layers=False,
+            latent_multiple=128,
             absorbs_latent=True,
-        ),  # fmt: skip
+        ),
     ),
     (
         _profile("0.8", "0.8.5", windowed=False),
@@ -111,30 +114,51 @@ _ROWS: tuple[tuple[EngineProfile, VllmFacts], ...] = (
     (
         _profile("0.18", "0.19.0"),
         VllmFacts(
-            sampler_bytes=NOISE_BYTES, masks_in_place=True, keeps_workspace=True, profiles_graphs=True,
+            sampler_bytes=NOISE_BYTES,
+            masks_in_place=True,
+            keeps_workspace=True,
+            profiles_graphs=True,
             expert_rest_bytes=EXPERT_REST_BYTES,
-        ),  # fmt: skip
+        ),
     ),
     (
         _profile("0.20", "0.20.0"),
         VllmFacts(
-            fraction=0.92, sampler_bytes=NOISE_BYTES, masks_in_place=True, keeps_workspace=True, profiles_graphs=True,
-            counts_graphs=True, expert_rest_bytes=EXPERT_REST_BYTES,
-        ),  # fmt: skip
+            fraction=0.92,
+            sampler_bytes=NOISE_BYTES,
+            masks_in_place=True,
+            keeps_workspace=True,
+            profiles_graphs=True,
+            counts_graphs=True,
+            expert_rest_bytes=EXPERT_REST_BYTES,
+        ),
     ),
     (
         _profile("0.21", "0.22.1 and 0.26.0"),
         VllmFacts(
-            fraction=0.92, sampler_bytes=NOISE_BYTES, masks_in_place=True, keeps_workspace=True, profiles_graphs=True,
-            counts_graphs=True, tokens_by_concurrency=True, expert_rest_bytes=EXPERT_REST_BYTES,
-        ),  # fmt: skip
+            fraction=0.92,
+            sampler_bytes=NOISE_BYTES,
+            masks_in_place=True,
+            keeps_workspace=True,
+            profiles_graphs=True,
+            counts_graphs=True,
+            tokens_by_concurrency=True,
+            expert_rest_bytes=EXPERT_REST_BYTES,
+        ),
     ),
     (
         _profile("0.33", "0.33.0"),
         VllmFacts(
-            fraction=0.92, sampler_bytes=GUMBEL_BYTES, masks_in_place=True, keeps_workspace=True, profiles_graphs=True,
-            counts_graphs=True, tokens_by_concurrency=True, large_tier=True, expert_rest_bytes=EXPERT_REST_BYTES,
-        ),  # fmt: skip
+            fraction=0.92,
+            sampler_bytes=GUMBEL_BYTES,
+            masks_in_place=True,
+            keeps_workspace=True,
+            profiles_graphs=True,
+            counts_graphs=True,
+            tokens_by_concurrency=True,
+            large_tier=True,
+            expert_rest_bytes=EXPERT_REST_BYTES,
+        ),
     ),
 )
 PROFILES = tuple(profile for profile, _ in _ROWS)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from vramfit.device import Device
 from vramfit.engines.vllm_facts import VllmFacts
-from vramfit.memory.activations import mixer_width
 from vramfit.formats import Role
 from vramfit.layer_kind import Compressed, Dense, Experts, GroupedQuery, Latent
+from vramfit.memory.activations import mixer_width
 from vramfit.request import Inference
 from vramfit.result import Total
 from vramfit.shard import Shard
@@ -25,8 +25,8 @@ OLDER_WORKSPACE_BYTES = 8_519_680
 MULTIPROCESSORS = 132
 """Of a card that is not named: those of an H100."""
 LAYER_BYTES = 45 * MIB
-"""Beside the tensors of the widest layer and the workspace, presumably cublasLt's own workspace of 32 MiB and inputs; in
-the logs of 0.19 that the forward pass decides: CodeLlama 7B 49 MiB, Granite 3 8B 46 MiB, Mistral Small w8a8 42 MiB,
+"""Beside the tensors of the widest layer and the workspace, presumably cublasLt's own workspace of 32 MiB and inputs;
+in the logs of 0.19 that the forward pass decides: CodeLlama 7B 49 MiB, Granite 3 8B 46 MiB, Mistral Small w8a8 42 MiB,
 each give or take 5 (llm-d-planner)."""
 CHUNK_TOKENS = 32768
 """Tokens that go through grouped expert kernels at a time.
@@ -100,7 +100,7 @@ def vocabulary(shard: Shard) -> int:
 def layer_width(model: ModelSpec, layer: Layer) -> int:
     """Elements of 16 bit per token that live together at the widest moment of a compiled layer. [elements/token]
 
-        dense:     3 * intermediate + 3 * hidden    gate and up, their product; residual before and after, the layer's input
+        dense:     3 * intermediate + 3 * hidden    gate, up and their product; residual before and after, their norm
         8-bit activations: + (intermediate + hidden) / 2       both inputs of matrix products once more
         attention: 3 * hidden + 2 * (query + key + value)
         experts:   6 * hidden + 3 * width of the shared expert, beside their workspace

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from vramfit.device import Device
 from vramfit.engine import EngineProfile
 from vramfit.engines.vllm_facts import VllmFacts, facts_of
-from vramfit.memory.runtime import runtime as library_runtime
 from vramfit.layer_kind import Experts
+from vramfit.memory.runtime import runtime as library_runtime
 from vramfit.request import Inference
 from vramfit.result import ALWAYS, Basis, Counter, Item, Phase, Total
 from vramfit.shard import Shard
@@ -23,14 +23,15 @@ _LOGS = "jgchn/llm-d-planner@56dc5b7:accuracy/results/v0.19.0/logs"
 COLLECTIVES_BYTES = 1044 * MIB
 """First communicators of a rank with peers: 1.53 GiB before weights instead of 0.51, five dense logs of 0.19."""
 EXPERT_COLLECTIVES_BYTES = 500 * MIB
-"""One more group for experts: 2.01 to 2.07 GiB before weights, five logs of mixtures over two and four ranks."""
+"""One more group for experts: 2.01 to 2.07 GiB before weights, five logs of mixtures over two and four ranks; until
+0.17 the group is first used, hence counted, in the profiling pass."""
 KERNELS_BYTES = 133 * MIB
 """Code of kernels that the pass loads: 0.13 GiB in 0.11 to 0.17, one H100."""
 GRAPH_REMAINS_BYTES = 125 * MIB
 """What trial captures of CUDA graphs leave with the driver: 0.24 to 0.27 GiB instead of 0.13 since 0.18."""
 UNALIGNED_BYTES = 215 * MIB
-"""More where the vocabulary is no multiple of 16 and top-k runs in the Triton kernel: 0.46 GiB instead of 0.25 in all
-three logs of Granite (49,155 entries), in none of the others. Presumably local memory: unaligned rows need registers."""
+"""More where the vocabulary is no multiple of 16 and top-k runs in the Triton kernel: 0.46 GiB instead of 0.25 in the
+three logs of Granite (49,155 entries), in none of the others; presumably local memory for unaligned rows."""
 PEERS_BYTES = 430 * MIB
 """With peers, until 0.17: 0.55 GiB on two ranks instead of 0.13 in 0.11."""
 GRAPH_PEERS_BYTES = 1865 * MIB
@@ -73,12 +74,18 @@ def non_torch(shard: Shard, facts: VllmFacts) -> Total:
     if shard.num_peers and not facts.counts_context:
         expected += GRAPH_PEERS_BYTES if facts.profiles_graphs else PEERS_BYTES
         expected += FOUR_RANKS_BYTES if shard.num_peers > 2 else 0
+        if not facts.profiles_graphs and _is_mixture(shard):
+            expected += EXPERT_COLLECTIVES_BYTES
         doubt = expected // 10 if facts.profiles_graphs else expected // 2
     if facts.counts_context:
         channels = CHANNELS_BYTES + shard.num_peers * CHANNELS_BYTES_PER_PEER if shard.num_peers else 0
         expected += CONTEXT_BYTES + channels
         doubt = expected // 3
     return Total(low_bytes=expected - doubt, expected_bytes=expected, high_bytes=expected + doubt)
+
+
+def _is_mixture(shard: Shard) -> bool:
+    return any(isinstance(layer.feed_forward, Experts) for layer, _ in shard.model.groups)
 
 
 def cuda_graphs(shard: Shard, workload: Inference, facts: VllmFacts) -> Total:
@@ -92,18 +99,15 @@ def cuda_graphs(shard: Shard, workload: Inference, facts: VllmFacts) -> Total:
         size = FIRST_ENGINE_GRAPHS_BYTES
         return Total(low_bytes=size // 3, expected_bytes=size, high_bytes=4 * size)
     layers = len(shard.model.layers)
-    mixture = any(isinstance(layer.feed_forward, Experts) for layer, _ in shard.model.groups)
-    size = GRAPHS_BYTES + layers * GRAPHS_BYTES_PER_LAYER + (EXPERT_GRAPHS_BYTES if mixture else 0)
+    size = GRAPHS_BYTES + layers * GRAPHS_BYTES_PER_LAYER + (EXPERT_GRAPHS_BYTES if _is_mixture(shard) else 0)
     low = size // 2 if facts.profiles_graphs else 0
     return Total(low_bytes=low, expected_bytes=size, high_bytes=size * 8 // 5)
 
 
 def before_weights(shard: Shard, device: Device | None) -> Total:
     """What is taken before the weights: context and communicators. [B]"""
-    items = [i for i in runtime(shard, device) if i.name != "runtime/experts_collectives"]
-    mixture = any(isinstance(layer.feed_forward, Experts) for layer, _ in shard.model.groups)
-    more = EXPERT_COLLECTIVES_BYTES if mixture and shard.num_peers else 0
-    expected = sum(i.bytes for i in items) + more
+    items = tuple(runtime(shard, device))
+    expected = sum(i.bytes for i in items) + (EXPERT_COLLECTIVES_BYTES if _is_mixture(shard) and shard.num_peers else 0)
     doubt = 60 * MIB if shard.num_peers else 12 * MIB
     return Total(low_bytes=expected - doubt, expected_bytes=expected, high_bytes=expected + doubt)
 

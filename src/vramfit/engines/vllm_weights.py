@@ -15,8 +15,8 @@ from math import prod
 from vramfit.engine import EngineProfile
 from vramfit.engines.vllm_facts import facts_of
 from vramfit.formats import FP16, Role
-from vramfit.memory.weights import weights as checkpoint_weights
 from vramfit.layer_kind import Experts, GroupedQuery, Latent
+from vramfit.memory.weights import weights as checkpoint_weights
 from vramfit.request import Inference
 from vramfit.result import ALWAYS, Basis, Item
 from vramfit.shard import Shard
@@ -38,8 +38,8 @@ _SOURCE = "vllm-project/vllm:vllm/model_executor/models"
 def weights(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
     """Yield the weights of one rank as vLLM's log counts them. [B]
 
-        tensors of the checkpoint, towers in 16 bit beside a quantised model
-        + rotary tables + padding + copies for latent attention + ends of the allocator's blocks
+    tensors of the checkpoint, towers in 16 bit beside a quantised model
+    + rotary tables + padding + copies for latent attention + ends of the allocator's blocks
     """
     model = loaded(shard.model, workload)
     towers = replace(
@@ -97,7 +97,7 @@ def _item(name: str, size: int, formula: str) -> Item:
     return Item(
         name=f"weights/{name}",
         bytes=size,
-        low_bytes=0 if name == "block_ends" else size,
+        low_bytes=size // 2 if name == "block_ends" else size,
         high_bytes=size,
         phases=ALWAYS,
         basis=Basis.DERIVED,

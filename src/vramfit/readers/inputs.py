@@ -29,6 +29,13 @@ POSITIONS = {"gemma3": 131_072, "gemma3_text": 131_072, "qwen2_5_vl": 128_000}
 RATIOS = {"qwen3_next": 0.25, "qwen3_5": 0.25, "qwen3_5_moe": 0.25}
 """Class defaults of ``partial_rotary_factor`` in transformers 5.23."""
 
+LLAMA4_TILES = 16
+"""Most tiles of one image (meta-llama/Llama-4-Scout-17B-16E-Instruct:preprocessor_config.json, max_patches)."""
+_QWEN_IMAGE = ImageInput(tokens=16384, patches=4 * 16384, elements=4 * 16384 * 3 * 2 * 14 * 14)
+_KIMI_IMAGE = ImageInput(tokens=1024, patches=4096, elements=4096 * 3 * 14 * 14)
+FIXED_IMAGES = {"kimi_vl": _KIMI_IMAGE, "kimi_k25": _KIMI_IMAGE, **dict.fromkeys(SECTIONED, _QWEN_IMAGE)}
+"""Largest images that a processor's own default limits (max_pixels 12,845,056; in_token_limit 4,096)."""
+
 
 def rotary_tables(fields: Fields, kind: str, longest: int | None) -> tuple[tuple[int, ...], float]:
     """Return the rows of every distinct table of rotary angles, and the share of a head that is rotated.
@@ -49,7 +56,7 @@ def rotary_tables(fields: Fields, kind: str, longest: int | None) -> tuple[tuple
         text.assume("rope_scaling.factor", GEMMA3_FACTOR, "linear, as in every published Gemma 3 that sees images")
         factor = GEMMA3_FACTOR
     times = MULTIMODAL_TIMES if kind in SECTIONED else 1
-    tables = (min(int(longest * factor * times), LARGEST_CONTEXT),)
+    tables: tuple[int, ...] = (min(int(longest * factor * times), LARGEST_CONTEXT),)
     if kind.startswith("gemma3"):
         tables = (*tables, longest)
     return tables, _ratio(text, scaling, RATIOS.get(kind, 1.0))
@@ -85,26 +92,19 @@ def largest_image(fields: Fields, kind: str) -> ImageInput | None:
     """
     if not isinstance(fields.values.get("vision_config"), dict):
         return None
+    if kind in FIXED_IMAGES:
+        return FIXED_IMAGES[kind]
     vision = fields.section("vision_config")
-    if kind in SECTIONED:
-        return ImageInput(tokens=16384, patches=4 * 16384, elements=4 * 16384 * 3 * 2 * 14 * 14)
-    if kind in {"kimi_vl", "kimi_k25"}:
-        return ImageInput(tokens=1024, patches=4096, elements=4096 * 3 * 14 * 14)
     side, patch = vision.values.get("image_size"), vision.values.get("patch_size")
-    if not (isinstance(side, int) and isinstance(patch, int) and side >= patch >= 1):
+    if kind not in {"gemma3", "mistral3", "llama4"} or not isinstance(side, int) or not isinstance(patch, int):
         return None
-    patches = (side // patch) ** 2
+    patches, tiles = (side // max(patch, 1)) ** 2, 1
     if kind == "gemma3":
         tokens = fields.optional("mm_tokens_per_image") or 256
-        return ImageInput(tokens=tokens, patches=patches, elements=3 * side * side)
-    if kind == "mistral3":
-        merge = fields.optional("spatial_merge_size") or 2
-        return ImageInput(tokens=patches // merge**2, patches=patches, elements=3 * side * side)
-    if kind == "llama4":
+    elif kind == "mistral3":
+        tokens = patches // (fields.optional("spatial_merge_size") or 2) ** 2
+    else:
         tiles = LLAMA4_TILES + 1
-        return ImageInput(tokens=tiles * patches // 4, patches=tiles * (patches + 1), elements=tiles * 3 * side * side)
-    return None
-
-
-LLAMA4_TILES = 16
-"""Most tiles of one image (meta-llama/Llama-4-Scout-17B-16E-Instruct:preprocessor_config.json, max_patches)."""
+        tokens = tiles * patches // 4
+    elements = tiles * 3 * side * side
+    return ImageInput(tokens=max(1, tokens), patches=tiles * patches, elements=elements)

@@ -1,0 +1,56 @@
+"""Weights as vLLM holds them: tables, copies, padding, ends of the allocator's blocks."""
+
+from __future__ import annotations
+
+from published_configs import LLAMA_3_1_8B, llama
+from serving_configs import GPT_OSS, V2_LITE
+from vramfit.engines.vllm_weights import block_ends, expert_padding, latent_bytes, loaded, rotary_bytes
+from vramfit.parallel import shards
+from vramfit.readers.hf_config import read_config
+from vramfit.request import Inference, Plan
+from vramfit.units import MIB
+
+QWEN_72B = llama(8192, 80, 64, 8, 29568, 152064, model_type="qwen2", use_sliding_window=False)
+QWEN_7B = llama(3584, 28, 28, 4, 18944, 152064, model_type="qwen2", use_sliding_window=False)
+
+
+def test_rotary_table_of_llama_3_1_is_32_mib() -> None:
+    """131,072 rows x 128 x 2 B."""
+    assert 32 * MIB == rotary_bytes(read_config({**LLAMA_3_1_8B, "max_position_embeddings": 131_072}, "m"))
+
+
+def test_latent_attention_keeps_its_projections_twice() -> None:
+    """27 layers x 16 heads x (128 + 128) x 512 x 2 B = 108 MiB for DeepSeek-V2-Lite."""
+    assert 108 * MIB == latent_bytes(read_config(V2_LITE, "m"), absorbed=False)
+
+
+def test_absorbed_projections_are_multiplied_out() -> None:
+    """0.7: 27 layers x 16 heads x (2048 x (512 + 64) + 512 x 2048) x 2 B when the query is not compressed."""
+    assert 27 * 16 * (2048 * 576 + 512 * 2048) * 2 == latent_bytes(read_config(V2_LITE, "m"), absorbed=True)
+
+
+def test_down_projection_of_qwen_72b_wastes_one_mib_a_layer() -> None:
+    """Two ranks: 8,192 x 14,784 x 2 B = 231 MiB in a segment of 232, whose rest of 1 MiB is not split off."""
+    rank = shards(read_config(QWEN_72B, "m"), Plan(tp=2))[0]
+    assert 80 * MIB == block_ends(rank.model)
+
+
+def test_two_mib_a_layer_of_qwen_7b() -> None:
+    """Fused qkv 31.5 in 32, gate_up 259 in 260, down 129.5 in 130 MiB; o 24.5 in 26 leaves 1.5, which is split off.
+
+    The rests of 1.5 MiB are too small for any other tensor; the two 1,039.5 MiB tables end in 1,040: 57 MiB in all.
+    """
+    assert 28 * 2 * MIB + 2 * MIB // 2 == block_ends(read_config(QWEN_7B, "m"))
+
+
+def test_experts_of_gpt_oss_are_padded_to_3072_inputs() -> None:
+    """24 layers x 32 experts x 3 x 2,880 x 192 more elements x 17/32 B: 0.63 GiB."""
+    assert 24 * 32 * 3 * 2880 * 192 * 17 // 32 == expert_padding(read_config(GPT_OSS, "m"), 0)
+    assert 0 == expert_padding(read_config(V2_LITE, "m"), 1000)
+
+
+def test_fp32_checkpoints_are_loaded_in_16_bit_unless_asked() -> None:
+    """The dtype auto: float32 becomes float16."""
+    model = read_config({**LLAMA_3_1_8B, "torch_dtype": "float32"}, "m")
+    assert "fp16" == loaded(model, Inference()).scheme.plain.name
+    assert "fp32" == loaded(model, Inference(weight_format="fp32")).scheme.plain.name
