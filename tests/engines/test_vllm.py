@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from published_configs import LLAMA_3_1_8B, LLAMA_3_1_70B, MIXTRAL_8X7B
+from serving_configs import GPT_OSS
 from vramfit.catalogue.device import find_device
 from vramfit.engines.vllm_facts import PROFILES
 from vramfit.errors import ImpossiblePlanError, InvalidValueError
@@ -86,9 +87,18 @@ def test_requests_at_context_are_blocks_over_blocks_of_one() -> None:
 
 
 def test_tokens_are_concurrency_times_context_since_0_21() -> None:
-    """0.22.1, _report_kv_cache_config: int(max_concurrency * max_model_len)."""
-    found = said(LLAMA, engine_version="0.22.1")
-    assert int(found[Quantity.REQUESTS_AT_CONTEXT] * 8192) == found[Quantity.KV_CACHE_TOKENS]
+    """0.22.1, _report_kv_cache_config: int(max_concurrency * max_model_len); 1,000 tokens take 63 blocks of 16."""
+    found = said(LLAMA, engine_version="0.22.1", context_tokens=1000)
+    blocks = found[Quantity.KV_CACHE] // (2 * MIB)
+    assert int(blocks / 63 * 1000) == found[Quantity.KV_CACHE_TOKENS]
+
+
+def test_tokens_were_blocks_over_groups_before() -> None:
+    """The 20B gpt-oss in 0.19: two tables share the blocks of 12 x 32,768 B; the log says 1,277,184 tokens."""
+    found = said({**GPT_OSS, "max_position_embeddings": 131_072})
+    blocks = found[Quantity.KV_CACHE] // (12 * 32_768)
+    assert blocks // 2 * 16 == found[Quantity.KV_CACHE_TOKENS]
+    assert abs(found[Quantity.KV_CACHE_TOKENS] / 1_277_184 - 1) < 0.001
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from typing import Any
 
 from published_configs import LLAMA_3_1_8B
 from serving_configs import GEMMA_3_4B, GPT_OSS, QWEN3_NEXT, V2_LITE
-from vramfit.engines.vllm_cache import Pages, longest_context, pages, refusal
+from vramfit.engines.vllm_cache import Pages, longest_context, pages, refusal, state_bytes
 from vramfit.engines.vllm_facts import PROFILES, facts_of
+from vramfit.layer_kind import LinearAttention
 from vramfit.parallel import shards
 from vramfit.readers.hf_config import read_config
 from vramfit.request import Inference, Plan
@@ -69,6 +70,13 @@ def test_blocks_of_hybrids_hold_a_state() -> None:
     found, _ = cut(QWEN3_NEXT, "0.10", Plan(tp=2))
     assert (544, 12 * 544 * 1024, 4) == (found.block_tokens, found.block_bytes, found.num_groups)
     assert 14.77 == round(found.blocks(int(44.59 * GIB)) / found.blocks_of_request(262_144, 8192), 2)
+
+
+def test_a_state_of_qwen3_next_over_two_ranks_is_548864_bytes() -> None:
+    """(16 heads x 128 x 128 + 3 inputs x 4,096 channels) x 2 B."""
+    rank = shards(read_config(QWEN3_NEXT, "m"), Plan(tp=2))[0]
+    mixers = [m for layer, _ in rank.model.groups for m in layer.mixers if isinstance(m, LinearAttention)]
+    assert {548_864} == {state_bytes(m, rank.model) for m in mixers}
 
 
 def test_cached_prefixes_keep_two_states() -> None:

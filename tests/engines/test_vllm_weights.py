@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from published_configs import LLAMA_3_1_8B, llama
-from serving_configs import GPT_OSS, V2_LITE
-from vramfit.engines.vllm_weights import block_ends, expert_padding, latent_bytes, loaded, rotary_bytes
+from serving_configs import GEMMA_3_4B, GPT_OSS, V2_LITE
+from vramfit.engines.vllm_facts import PROFILES
+from vramfit.engines.vllm_weights import block_ends, expert_padding, latent_bytes, loaded, rotary_bytes, weights
+from vramfit.formats import weight_format
 from vramfit.parallel import shards
 from vramfit.readers.hf_config import read_config
 from vramfit.request import Inference, Plan
+from vramfit.spec import Scheme
 from vramfit.units import MIB
 
 QWEN_72B = llama(8192, 80, 64, 8, 29568, 152064, model_type="qwen2", use_sliding_window=False)
@@ -54,3 +59,23 @@ def test_fp32_checkpoints_are_loaded_in_16_bit_unless_asked() -> None:
     model = read_config({**LLAMA_3_1_8B, "torch_dtype": "float32"}, "m")
     assert "fp16" == loaded(model, Inference()).scheme.plain.name
     assert "fp32" == loaded(model, Inference(weight_format="fp32")).scheme.plain.name
+
+
+def test_vocabulary_is_padded_to_64() -> None:
+    """CodeLlama: 32,016 rows become 32,064 in two tables of 4,096 x 2 B."""
+    rank = shards(read_config(llama(4096, 32, 32, 32, 11008, 32016), "m"), Plan())[0]
+    found = {item.name: item.bytes for item in weights(rank, Inference(), PROFILES[-1])}
+    assert 2 * 48 * 4096 * 2 == found["weights/vocabulary_padding"]
+
+
+def test_towers_stay_plain_beside_an_asked_format() -> None:
+    """Gemma 3 4B in w8a8: the tower's 27 layers x 15,227,856 parameters and its tables stay in bf16."""
+    model = read_config({**GEMMA_3_4B, "torch_dtype": "bfloat16"}, "m")
+    eight = replace(model, scheme=Scheme(quantised=weight_format("w8a8-int8"), plain=model.scheme.plain))
+    sizes = [
+        sum(i.bytes for i in weights(shards(m, Plan())[0], Inference(), PROFILES[-1]) if "linear" in i.name)
+        for m in (model, eight)
+    ]
+    matrices = 34 * (2560 * 2048 * 2 + 2560 * 1024 * 2 + 3 * 2560 * 10240)
+    rows = 34 * (2048 + 2 * 1024 + 2560 + 2 * 10240 + 2560)
+    assert matrices - 4 * rows == sizes[0] - sizes[1]

@@ -153,7 +153,7 @@ def readings(rank: Rank) -> Iterable[Reading]:
     )
     held = replace(held, low_bytes=held.low_bytes * 997 // 1000, high_bytes=held.high_bytes * 1004 // 1000)
     peak = profiling_pass(rank.shard, rank.workload, facts, rank.device).total
-    outside = non_torch(rank.shard, facts)
+    outside = non_torch(rank.shard, facts, rank.device)
     graphs = cuda_graphs(rank.shard, rank.workload, facts)
     source = f"vLLM {rank.engine.checked}"
     for quantity, size, formula in (

@@ -12,6 +12,7 @@ from vramfit.engines.vllm_facts import VllmFacts
 from vramfit.formats import Role
 from vramfit.layer_kind import Compressed, Dense, Experts, GroupedQuery, Latent
 from vramfit.memory.activations import mixer_width
+from vramfit.memory.kv_cache import INDEX_SCALE_BYTES
 from vramfit.request import Inference
 from vramfit.result import Total
 from vramfit.shard import Shard
@@ -28,9 +29,16 @@ LAYER_BYTES = 45 * MIB
 """Beside the tensors of the widest layer and the workspace, presumably cublasLt's own workspace of 32 MiB and inputs;
 in the logs of 0.19 that the forward pass decides: CodeLlama 7B 49 MiB, Granite 3 8B 46 MiB, Mistral Small w8a8 42 MiB,
 each give or take 5 (llm-d-planner)."""
+SPARSE_BYTES_PER_TOKEN = 600_000
+"""Of models whose attention is sparse by an index: 0.55 MB in GLM-5.3-Flash, 0.6 MB in DeepSeek-V4-Flash, per token of
+the largest pass (public logs of 0.22 and later); twice what the tensors of a layer explain."""
+GATHERED_KEYS, GATHERED_LATENTS = 40, 5
+"""Times the context that keys of the index and latent vectors are gathered for. Source:
+vllm-project/vllm@v0.19.0:vllm/v1/attention/backends/mla/indexer.py, get_max_prefill_buffer_size; flashmla_sparse.py."""
 CHUNK_TOKENS = 32768
 """Tokens that go through grouped expert kernels at a time.
 Source: vllm-project/vllm@v0.7.3:vllm/envs.py, VLLM_FUSED_MOE_CHUNK_SIZE."""
+LATENT_WIDTH = 576
 CONTEXT_WORKSPACE_TOKENS = 65536
 """Tokens of earlier chunks that latent attention expands at a time, at most.
 Source: vllm-project/vllm@v0.19.0:vllm/model_executor/layers/attention/mla_attention.py,
@@ -80,7 +88,10 @@ def profiling_pass(shard: Shard, workload: Inference, facts: VllmFacts, device: 
     images, encoder = _images(shard, workload)
     kept = workspace if facts.keeps_workspace else 0
     forward = tokens * element * max(layer_width(model, layer) for layer, _ in model.groups) + LAYER_BYTES
+    if _index_widths(model):
+        forward = max(forward, tokens * SPARSE_BYTES_PER_TOKEN)
     forward += workspace - kept + _context_workspace(model, workload)
+    kept += _index_workspace(model, workload)
     handed = tokens * model.hidden_size * element
     forward += 3 * handed if shard.first and not shard.last else 0
     received = 0 if shard.first else 2 * handed
@@ -155,6 +166,24 @@ def _context_workspace(model: ModelSpec, workload: Inference) -> int:
     tokens = min(8 * _largest(workload.context_tokens), CONTEXT_WORKSPACE_TOKENS)
     tokens = max(tokens, workload.max_num_seqs * (workload.block_tokens or 16))
     return max((m.num_attention_heads * (m.qk_nope_head_dim + m.v_head_dim) * tokens * 2 for m in mixers), default=0)
+
+
+def _index_widths(model: ModelSpec) -> list[int]:
+    """Return the widths of all keys of sparse indices; empty where attention is not sparse. [elements]"""
+    mixers = [m for layer, _ in model.groups for m in layer.mixers if isinstance(m, Latent | Compressed)]
+    return [m.index_head_dim for m in mixers if m.index_head_dim]
+
+
+def _index_workspace(model: ModelSpec, workload: Inference) -> int:
+    """Bytes of the buffers that a sparse index gathers into, kept from the profiling pass on. [B]
+
+    context * (40 * (index width + 4) + 5 * 576 * 2)
+    """
+    widths = _index_widths(model)
+    if not widths:
+        return 0
+    each = GATHERED_KEYS * (max(widths) + INDEX_SCALE_BYTES) + GATHERED_LATENTS * LATENT_WIDTH * 2
+    return _largest(workload.context_tokens) * each
 
 
 def _largest(size: object) -> int:

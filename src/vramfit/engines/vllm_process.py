@@ -27,6 +27,9 @@ EXPERT_COLLECTIVES_BYTES = 500 * MIB
 0.17 the group is first used, hence counted, in the profiling pass."""
 KERNELS_BYTES = 133 * MIB
 """Code of kernels that the pass loads: 0.13 GiB in 0.11 to 0.17, one H100."""
+OLDER_KERNELS_BYTES = 95 * MIB
+"""The same before Hopper: 0.09 GiB on an A100 and on L40S."""
+HOPPER = 9
 GRAPH_REMAINS_BYTES = 125 * MIB
 """What trial captures of CUDA graphs leave with the driver: 0.24 to 0.27 GiB instead of 0.13 since 0.18."""
 UNALIGNED_BYTES = 215 * MIB
@@ -52,21 +55,26 @@ CHANNELS_BYTES, CHANNELS_BYTES_PER_PEER = 1200 * MIB, 130 * MIB
 GRAPHS_BYTES, GRAPHS_BYTES_PER_LAYER = 460 * MIB, 15 * MIB
 """51 piecewise and 51 full graphs: 0.81 GiB at 28 layers, 0.89 to 0.96 at 32, 0.98 to 1.06 at 40, 1.61 and 1.85 at 80
 (dense logs of 0.18 and 0.19)."""
+MOST_CAPTURED, ALL_SIZES = 512, 51
+FIRST_SHARE = 30
+"""Percent of all graphs that the first capture takes: "122 + 50 x 6 MiB" in vLLM's own estimate (0.21, one log)."""
 EXPERT_GRAPHS_BYTES = 500 * MIB
 """More for mixtures: 1.57 GiB at 27 layers, 1.41 at 48, 1.84 at 24."""
 FIRST_ENGINE_GRAPHS_BYTES = 270 * MIB
 """V0 captured 35 full graphs: 0.13 to 0.27 GiB."""
 
 
-def non_torch(shard: Shard, facts: VllmFacts) -> Total:
+def non_torch(shard: Shard, facts: VllmFacts, device: Device | None = None) -> Total:
     """Growth outside torch that the log prints: kernels' code, what graphs leave behind, collectives. [B]"""
     if facts.first_engine:
         size = FIRST_ENGINE_BYTES + (FIRST_ENGINE_PEERS_BYTES if shard.num_peers else 0)
         more = CONTEXT_BYTES if facts.counts_context else 0
-        return Total(low_bytes=10 * MIB + more, expected_bytes=size + more, high_bytes=4 * size + 2 * more)
+        return Total(low_bytes=10 * MIB + more, expected_bytes=size + more, high_bytes=4 * size + 4 * more)
     if shard.num_peers in {1, 2} and not (shard.first and shard.last) and not facts.counts_context:
         return Total(low_bytes=STAGE_BYTES // 2, expected_bytes=STAGE_BYTES, high_bytes=4 * STAGE_BYTES)
-    expected, doubt = KERNELS_BYTES, 20 * MIB
+    capability = device.compute_capability if device is not None else None
+    older = capability is not None and int(capability.split(".")[0]) < HOPPER
+    expected, doubt = (OLDER_KERNELS_BYTES, 50 * MIB) if older else (KERNELS_BYTES, 20 * MIB)
     if facts.profiles_graphs:
         expected, doubt = expected + GRAPH_REMAINS_BYTES, 30 * MIB
     if facts.masks_in_place and facts.profiles_graphs and (shard.vocab_size or shard.model.vocab_size or 0) % 16:
@@ -91,7 +99,7 @@ def _is_mixture(shard: Shard) -> bool:
 def cuda_graphs(shard: Shard, workload: Inference, facts: VllmFacts) -> Total:
     """Memory of captured graphs: none when eager. [B]
 
-    460 MiB + 15 MiB per layer, + 500 MiB for mixtures, for 102 graphs
+    460 MiB + 15 MiB per layer, + 500 MiB for mixtures, for 51 sizes; 30 % of it for the first, the rest by their number
     """
     if workload.eager:
         return Total(low_bytes=0, expected_bytes=0, high_bytes=0)
@@ -100,8 +108,24 @@ def cuda_graphs(shard: Shard, workload: Inference, facts: VllmFacts) -> Total:
         return Total(low_bytes=size // 3, expected_bytes=size, high_bytes=4 * size)
     layers = len(shard.model.layers)
     size = GRAPHS_BYTES + layers * GRAPHS_BYTES_PER_LAYER + (EXPERT_GRAPHS_BYTES if _is_mixture(shard) else 0)
+    sizes = capture_sizes(workload.max_num_seqs or MOST_CAPTURED)
+    size = size * (FIRST_SHARE * ALL_SIZES + (100 - FIRST_SHARE) * sizes) // (100 * ALL_SIZES)
     low = size // 2 if facts.profiles_graphs else 0
     return Total(low_bytes=low, expected_bytes=size, high_bytes=size * 8 // 5)
+
+
+def capture_sizes(max_num_seqs: int) -> int:
+    """Return how many batch sizes are captured.
+
+    1, 2, 4, then to 256 by 8 and on by 16, up to min(2 * max_num_seqs, 512)
+
+    Source: vllm-project/vllm@v0.19.0:vllm/config/vllm.py, _set_cudagraph_sizes.
+
+    >>> capture_sizes(256), capture_sizes(16)
+    (51, 7)
+    """
+    most = min(2 * max_num_seqs, MOST_CAPTURED)
+    return sum(1 for size in (1, 2, 4, *range(8, 256, 8), *range(256, MOST_CAPTURED + 1, 16)) if size <= most)
 
 
 def before_weights(shard: Shard, device: Device | None) -> Total:

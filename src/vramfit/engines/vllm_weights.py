@@ -32,6 +32,8 @@ as allocated. Source: pytorch/pytorch@v2.8.0:c10/cuda/CUDACachingAllocator.cpp, 
 KEPT_BY_RECIPES = {"nvfp4": ("linear_attn",), "w8a8-int8": ("linear_attn",)}
 """Names that the published recipes of a format leave in 16 bit.
 Source: vllm-project/llm-compressor:examples/quantization_w4a4_fp4/qwen3_next_example.py, ignore."""
+PADDED = frozenset({"gpt_oss"})
+"""Families whose experts go through the kernels that pad."""
 _SOURCE = "vllm-project/vllm:vllm/model_executor/models"
 
 
@@ -153,6 +155,8 @@ def expert_padding(model: ModelSpec, rest_bytes: int) -> int:
     mxfp4_round_up_hidden_size_and_intermediate_size; the second step is that of triton_kernels' layout on Hopper.
     """
     scheme, total, hidden = model.scheme, 0, model.hidden_size
+    if model.family not in PADDED:
+        return 0
     for layer, times in model.groups:
         facts = layer.feed_forward
         if not isinstance(facts, Experts) or not any(

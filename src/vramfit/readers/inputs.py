@@ -29,6 +29,8 @@ POSITIONS = {"gemma3": 131_072, "gemma3_text": 131_072, "qwen2_5_vl": 128_000}
 RATIOS = {"qwen3_next": 0.25, "qwen3_5": 0.25, "qwen3_5_moe": 0.25}
 """Class defaults of ``partial_rotary_factor`` in transformers 5.23."""
 
+ROPE_WIDTHS = frozenset({"deepseek_v4"})
+"""Kinds that rotate ``qk_rope_head_dim`` of the ``head_dim`` of their windowed heads."""
 LLAMA4_TILES = 16
 """Most tiles of one image (meta-llama/Llama-4-Scout-17B-16E-Instruct:preprocessor_config.json, max_patches)."""
 _QWEN_IMAGE = ImageInput(tokens=16384, patches=4 * 16384, elements=4 * 16384 * 3 * 2 * 14 * 14)
@@ -59,6 +61,8 @@ def rotary_tables(fields: Fields, kind: str, longest: int | None) -> tuple[tuple
     tables: tuple[int, ...] = (min(int(longest * factor * times), LARGEST_CONTEXT),)
     if kind.startswith("gemma3"):
         tables = (*tables, longest)
+    if kind in ROPE_WIDTHS:
+        return tables, min(1.0, text.integer("qk_rope_head_dim", 64) / text.integer("head_dim", 512))
     return tables, _ratio(text, scaling, RATIOS.get(kind, 1.0))
 
 
