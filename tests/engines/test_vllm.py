@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +11,15 @@ from hypothesis import strategies as st
 
 from published_configs import LLAMA_3_1_8B, LLAMA_3_1_70B, MIXTRAL_8X7B
 from serving_configs import GPT_OSS
+from small_pipeline import write_folder
 from vramfit.catalogue.device import find_device
 from vramfit.engines.vllm_facts import PROFILES
-from vramfit.errors import ImpossiblePlanError, InvalidValueError
+from vramfit.errors import ImpossiblePlanError, InvalidValueError, UnsupportedModelError
 from vramfit.estimate import estimate
 from vramfit.readers.hf_config import read_config
 from vramfit.request import Inference, Plan
 from vramfit.result import Breakdown, Estimate, Quantity
+from vramfit.source import read_model
 from vramfit.units import GIB, MIB
 
 H100 = find_device("h100-sxm-80gb")
@@ -192,3 +195,10 @@ def test_every_stage_says_its_own_figures() -> None:
     ranks = run({**LLAMA_3_1_70B, "max_position_embeddings": 131_072}, Plan(pp=2)).breakdowns
     first, last = (printed(rank)[Quantity.ACTIVATION_PEAK] for rank in ranks)
     assert first < last
+
+
+def test_pipelines_are_refused(tmp_path: Path) -> None:
+    """A diffusion pipeline has no layers to batch: one clear error, before anything is counted."""
+    model = read_model(str(write_folder(tmp_path, headers=False)))
+    with pytest.raises(UnsupportedModelError, match=r"workload\.engine: 'vllm'"):
+        estimate(model, Inference(engine="vllm"), None, H100)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from published_configs import LLAMA_3_1_8B, MIXTRAL_8X7B, QWEN3_0_6B, llama
-from serving_configs import GEMMA_3_4B, GPT_OSS
+from serving_configs import GEMMA_3_4B, GPT_OSS, QWEN3_NEXT
 from vramfit.catalogue.device import find_device
 from vramfit.engines.vllm_facts import PROFILES, facts_of
 from vramfit.engines.vllm_peak import Pass, profiling_pass
@@ -51,10 +51,21 @@ def test_fp32_sampling_holds_two_bytes_more() -> None:
     assert 1024 * 128256 * 16 + 132 * 128256 * 4 + 10240 * 4096 * 4 == found.sampler
 
 
-def test_second_model_runner_holds_6_bytes_a_logit() -> None:
-    """0.33: 16-bit logits and their fp32 copy."""
-    found = profiled(QWEN3_0_6B, "0.33")
-    assert 1024 * 151936 * 6 + 132 * 151936 * 4 + 10240 * 1024 * 2 == found.sampler
+def test_flashinfer_holds_14_bytes_a_logit_and_no_rows() -> None:
+    """0.22 and later: logits in 16 bit and fp32, masked logits, probabilities; in 0.33 at least the first two."""
+    found = profiled(LLAMA_3_1_8B, "0.33")
+    assert 1024 * 128256 * 14 + 10240 * 4096 * 2 == found.sampler
+    assert 1024 * 128256 * 6 + 10240 * 4096 * 2 == found.least_sampler
+
+
+def test_second_model_runner_masks_nothing_when_profiled() -> None:
+    """Qwen3 holds 6 B a logit in 0.22 and 2 B in 0.26; Llama gets that runner in 0.26, hybrids not yet."""
+    logits, hidden = 1024 * 151936, 10240 * 1024 * 2
+    assert logits * 6 + hidden == profiled(QWEN3_0_6B, "0.21").sampler
+    assert logits * 2 + hidden == profiled(QWEN3_0_6B, "0.26").sampler
+    assert 1024 * 128256 * 14 + 10240 * 4096 * 2 == profiled(LLAMA_3_1_8B, "0.21").sampler
+    assert 1024 * 128256 * 2 + 10240 * 4096 * 2 == profiled(LLAMA_3_1_8B, "0.26").sampler
+    assert logits * 14 + 10240 * 2048 * 2 == profiled(QWEN3_NEXT, "0.26").sampler
 
 
 def test_forward_pass_decides_for_small_vocabularies() -> None:

@@ -19,7 +19,7 @@ from vramfit.engines.vllm_facts import LARGE_BYTES, LARGEST_BYTES, PROFILES, Vll
 from vramfit.engines.vllm_peak import profiling_pass
 from vramfit.engines.vllm_process import before_weights, cuda_graphs, non_torch, outside_torch, runtime
 from vramfit.engines.vllm_weights import weights
-from vramfit.errors import ImpossiblePlanError
+from vramfit.errors import ImpossiblePlanError, UnsupportedModelError
 from vramfit.layer_kind import GroupedQuery, Latent
 from vramfit.memory.kv_cache import kv_cache
 from vramfit.memory.recurrent_state import recurrent_state
@@ -216,9 +216,15 @@ def check(model: ModelSpec, workload: Inference, plan: Plan) -> None:
     """Refuse what vLLM refuses before it loads anything.
 
     Raises:
+        UnsupportedModelError: a diffusion pipeline, which has no layers to batch.
         ImpossiblePlanError: heads that tp does not divide, more stages than layers, a batch smaller than the context
             where prompts are not cut, or more sequences than tokens in a pass.
     """
+    if not model.layers:
+        raise UnsupportedModelError(
+            f"workload.engine: 'vllm': {model.name:.100}: expected a model that generates or encodes text; take engine "
+            "diffusers or generic for a pipeline"
+        )
     mixers = [m for layer, _ in model.groups for m in layer.mixers if isinstance(m, GroupedQuery | Latent)]
     for number in sorted({m.num_attention_heads for m in mixers}):
         if number % plan.tp:

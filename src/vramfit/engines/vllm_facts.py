@@ -17,9 +17,14 @@ pytorch/pytorch@v2.8.0:aten/src/ATen/native/cuda/Sort.cu, segmented_sort_pairs (
 NOISE_BYTES = 2 + 4 + 4 + 4
 """Per logit, where a Triton kernel masks in place: 16-bit logits, fp32 copy, probabilities, exponential noise.
 Source: vllm-project/vllm@v0.17.0:vllm/v1/sample/ops/topk_topp_sampler.py, forward_native and random_sample."""
-GUMBEL_BYTES = 2 + 4
-"""Per logit, in the second model runner: 16-bit logits and the fp32 copy; the noise lives in registers.
-Source: vllm-project/vllm@v0.33.0:vllm/v1/worker/gpu/sample/sampler.py and gumbel.py, gumbel_sample."""
+FLASHINFER_BYTES = 2 + 4 + 4 + 4
+"""Per logit, since FlashInfer samples by default: 16-bit logits, fp32 copy, masked logits, probabilities.
+Source: vllm-project/vllm@v0.22.1:vllm/envs.py, VLLM_USE_FLASHINFER_SAMPLER; flashinfer-ai/flashinfer:
+flashinfer/sampling.py, top_k_top_p_sampling_from_logits."""
+COPIED_BYTES, BARE_BYTES = 2 + 4, 2
+"""Per logit, in the profiling pass of the second model runner, which masks nothing: 16-bit logits, and in 0.22 an fp32
+copy; the noise lives in registers. Source: vllm-project/vllm@v0.22.1 and @v0.26.0:vllm/v1/worker/gpu/sample/sampler.py,
+apply_sampling_params, and gpu/model_runner.py, _dummy_sampler_run."""
 
 EXPERT_REST_BYTES = 240_000
 """Measured, its origin not found: gpt-oss-20b holds 176 MiB more in 0.19 than its padded experts on one rank and on
@@ -36,6 +41,13 @@ class VllmFacts:
     """True: V0, which profiles whole prompts (``max_num_batched_tokens`` = the context) and 256 sequences."""
     sampler_bytes: int
     """Bytes per logit alive at the sampler's widest moment."""
+    second_runner: str = ""
+    """Which models the second model runner runs while it masks nothing when profiled: ``"qwen3"`` (plain weights
+    only), ``"dense"`` (and a few mixtures), or none. Source: vllm/config/vllm.py, use_v2_model_runner."""
+    second_runner_bytes: int = 0
+    """Bytes per logit there."""
+    least_sampler_bytes: int | None = None
+    """What the sampler's share may be as little as; None = it is exact."""
     masks_in_place: bool = False
     """True: top-k and top-p run in a Triton kernel that keeps one row of fp32 per multiprocessor."""
     keeps_workspace: bool = False
@@ -134,11 +146,26 @@ _ROWS: tuple[tuple[EngineProfile, VllmFacts], ...] = (
         ),
     ),
     (
-        _profile("0.21", "0.22.1 and 0.26.0"),
+        _profile("0.21", "0.22.1"),
         VllmFacts(
             fraction=0.92,
-            sampler_bytes=NOISE_BYTES,
-            masks_in_place=True,
+            sampler_bytes=FLASHINFER_BYTES,
+            second_runner="qwen3",
+            second_runner_bytes=COPIED_BYTES,
+            keeps_workspace=True,
+            profiles_graphs=True,
+            counts_graphs=True,
+            tokens_by_concurrency=True,
+            expert_rest_bytes=EXPERT_REST_BYTES,
+        ),
+    ),
+    (
+        _profile("0.26", "0.26.0"),
+        VllmFacts(
+            fraction=0.92,
+            sampler_bytes=FLASHINFER_BYTES,
+            second_runner="dense",
+            second_runner_bytes=BARE_BYTES,
             keeps_workspace=True,
             profiles_graphs=True,
             counts_graphs=True,
@@ -150,8 +177,8 @@ _ROWS: tuple[tuple[EngineProfile, VllmFacts], ...] = (
         _profile("0.33", "0.33.0"),
         VllmFacts(
             fraction=0.92,
-            sampler_bytes=GUMBEL_BYTES,
-            masks_in_place=True,
+            sampler_bytes=FLASHINFER_BYTES,
+            least_sampler_bytes=COPIED_BYTES,
             keeps_workspace=True,
             profiles_graphs=True,
             counts_graphs=True,
@@ -179,7 +206,7 @@ def facts_of(engine: EngineProfile, workload: Inference, device: Device | None =
     (vllm-project/vllm@v0.8.5:vllm/engine/arg_utils.py, _is_v1_supported_oracle).
 
     >>> facts_of(PROFILES[0], Inference()).sampler_bytes, facts_of(PROFILES[-1], Inference()).sampler_bytes
-    (38, 6)
+    (38, 14)
     """
     if engine.version in _FALLS_BACK:
         capability = device.compute_capability if device is not None else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from vramfit.device import Device
 from vramfit.engines.vllm_facts import VllmFacts
 from vramfit.formats import Role
-from vramfit.layer_kind import Compressed, Dense, Experts, GroupedQuery, Latent
+from vramfit.layer_kind import Compressed, Dense, Experts, GroupedQuery, Latent, Recurrent
 from vramfit.memory.activations import mixer_width
 from vramfit.memory.kv_cache import INDEX_SCALE_BYTES
 from vramfit.request import Inference
@@ -35,6 +35,8 @@ the largest pass (public logs of 0.22 and later); twice what the tensors of a la
 GATHERED_KEYS, GATHERED_LATENTS = 40, 5
 """Times the context that keys of the index and latent vectors are gathered for. Source:
 vllm-project/vllm@v0.19.0:vllm/v1/attention/backends/mla/indexer.py, get_max_prefill_buffer_size; flashmla_sparse.py."""
+SECOND_RUNNER_MIXTURES = frozenset({"deepseek_v2", "granitemoe", "qwen2_moe", "longcat_flash_ngram"})
+"""Source: vllm-project/vllm@v0.26.0:vllm/config/vllm.py, DEFAULT_V2_MODEL_RUNNER_ARCHITECTURES."""
 CHUNK_TOKENS = 32768
 """Tokens that go through grouped expert kernels at a time.
 Source: vllm-project/vllm@v0.7.3:vllm/envs.py, VLLM_FUSED_MOE_CHUNK_SIZE."""
@@ -57,6 +59,8 @@ class Pass:
     """Logits and their copies; 0 where this rank has no output projection."""
     encoder: int
     """The vision tower at work."""
+    least_sampler: int
+    """The same as ``sampler`` at its least, where the version does not tell."""
 
     @property
     def total(self) -> Total:
@@ -66,6 +70,7 @@ class Pass:
         expected = max(exact, wide)
         doubt = max(24 * MIB, expected // 100)
         low, high = expected - doubt, expected + doubt
+        low = min(low, max(self.held + self.least_sampler, wide) - doubt)
         if wide > exact:
             low, high = max(exact - doubt, wide * 9 // 10), wide * 11 // 10
         return Total(low_bytes=low, expected_bytes=expected, high_bytes=high)
@@ -95,17 +100,38 @@ def profiling_pass(shard: Shard, workload: Inference, facts: VllmFacts, device: 
     handed = tokens * model.hidden_size * element
     forward += 3 * handed if shard.first and not shard.last else 0
     received = 0 if shard.first else 2 * handed
-    sampler = 0
+    sampler = least = 0
     if shard.last and model.generates:
         hidden = (tokens + 2 * sequences) * model.hidden_size * element
-        sampler = hidden + sequences * vocabulary(shard) * (facts.sampler_bytes + element - 2)
-        sampler += _mask_rows(shard, sequences, facts, device)
-    return Pass(held=_workspace(device) + images + kept + received, forward=forward, sampler=sampler, encoder=encoder)
+        each, logits = sampler_bytes(model, facts), sequences * vocabulary(shard)
+        least = hidden + logits * ((facts.least_sampler_bytes or each) + element - 2)
+        sampler = hidden + logits * (each + element - 2) + _mask_rows(shard, sequences, facts, device)
+    return Pass(
+        held=_workspace(device) + images + kept + received,
+        forward=forward,
+        sampler=sampler,
+        encoder=encoder,
+        least_sampler=least,
+    )
 
 
 def vocabulary(shard: Shard) -> int:
     """Return the entries of the whole vocabulary: every rank samples from all of them."""
     return shard.vocab_size or shard.model.vocab_size or 0
+
+
+def sampler_bytes(model: ModelSpec, facts: VllmFacts) -> int:
+    """Bytes per logit at the sampler's widest moment, which depends on the runner that a model gets. [B]
+
+    The second runner takes Qwen3 with plain weights in 0.22, and in 0.26 what is neither a mixture nor keeps a state.
+    """
+    mixture = any(isinstance(layer.feed_forward, Experts) for layer, _ in model.groups)
+    recurrent = any(isinstance(m, Recurrent) for layer, _ in model.groups for m in layer.mixers)
+    taken = {
+        "qwen3": model.family == "qwen3" and model.scheme.quantised.is_plain,
+        "dense": (not mixture and not recurrent) or model.family in SECOND_RUNNER_MIXTURES,
+    }
+    return facts.second_runner_bytes if taken.get(facts.second_runner, False) else facts.sampler_bytes
 
 
 def layer_width(model: ModelSpec, layer: Layer) -> int:
