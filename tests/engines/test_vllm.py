@@ -134,6 +134,20 @@ def test_first_engine_batches_the_whole_context_or_cuts_it_beyond_32768() -> Non
         assert tokens == choices["max_num_batched_tokens"]
 
 
+def test_defaults_follow_what_is_given() -> None:
+    """0.19, get_batch_defaults: whole prompts raise the tokens to the context, few tokens lower the sequences."""
+    asked: tuple[tuple[dict[str, Any], int, int], ...] = (
+        ({"chunked_prefill": False, "context_tokens": 20_000}, 1024, 20_000),
+        ({"max_num_batched_tokens": 512}, 512, 512),
+        ({"max_num_seqs": 2, "context_tokens": 1000}, 2, 2000),
+    )
+    for more, sequences, tokens in asked:
+        wanted: dict[str, Any] = {"engine": "vllm", "engine_version": "0.19.0", "context_tokens": 8192, **more}
+        need = estimate(read_config(LLAMA, "m"), Inference(**wanted), None, H100)
+        choices = {choice.field: choice.value for choice in need.choices} | more
+        assert (sequences, tokens) == (choices["max_num_seqs"], choices["max_num_batched_tokens"])
+
+
 def test_heads_must_divide() -> None:
     """vLLM: "Total number of attention heads (32) must be divisible by tensor parallel size (3)"."""
     with pytest.raises(ImpossiblePlanError, match=r"attention heads \(32\)"):

@@ -64,23 +64,34 @@ def defaults(
 def _batch_limits(
     model: ModelSpec, workload: Inference, facts: VllmFacts, device: Device | None
 ) -> tuple[int, int, str]:
-    """Return the most sequences and tokens of one pass, and why."""
+    """Return the most sequences and tokens of one pass, and why.
+
+    Whole prompts raise the tokens to the context; no more tokens than sequences can have, no more of these than tokens.
+    """
+    context = workload.context_tokens
+    longest = int(context.max()) if is_array(context) else int(context)
     if facts.first_engine:
-        context = workload.context_tokens
-        longest = int(context.max()) if is_array(context) else int(context)
+        sequences, tokens, why = SEQUENCES, TOKENS, "V0: whole prompts, at least 2,048 tokens"
         latent = any(isinstance(m, Latent) for layer, _ in model.groups for m in layer.mixers)
         cut = workload.chunked_prefill
         if cut is None:
             cut = longest > LONG_CONTEXT_TOKENS and not latent and model.image is None
-        return SEQUENCES, TOKENS if cut else max(longest, TOKENS), "V0: whole prompts, at least 2,048 tokens"
+    else:
+        sequences, tokens = _of_card(facts, device)
+        cut, why = workload.chunked_prefill is not False, "default of a server on a card of this size"
+    tokens = tokens if cut else max(longest, tokens)
+    if not facts.first_engine:
+        tokens = min(tokens, (workload.max_num_seqs or sequences) * longest)
+    return min(sequences, workload.max_num_batched_tokens or tokens), tokens, why
+
+
+def _of_card(facts: VllmFacts, device: Device | None) -> tuple[int, int]:
+    """Return a server's default sequences and tokens on a card."""
     total = device.total_bytes if device is not None else LARGE_BYTES
     a100 = device is not None and "a100" in device.product.lower() and facts.spares_a100
-    why = "default of a server on a card of this size"
     if facts.large_tier and total >= LARGEST_BYTES:
-        return LARGE_SEQUENCES, LARGEST_TOKENS, why
-    if total >= LARGE_BYTES and not a100:
-        return LARGE_SEQUENCES, LARGE_TOKENS, why
-    return SEQUENCES, TOKENS, why
+        return LARGE_SEQUENCES, LARGEST_TOKENS
+    return (LARGE_SEQUENCES, LARGE_TOKENS) if total >= LARGE_BYTES and not a100 else (SEQUENCES, TOKENS)
 
 
 def activations(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:

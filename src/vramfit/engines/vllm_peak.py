@@ -59,6 +59,8 @@ class Pass:
     """Logits and their copies; 0 where this rank has no output projection."""
     encoder: int
     """The vision tower at work."""
+    loose: bool
+    """True: the widest layer is known loosely (V0, which may cut prompts or not, and sparse attention)."""
     least_sampler: int
     """The same as ``sampler`` at its least, where the version does not tell."""
 
@@ -73,6 +75,8 @@ class Pass:
         low = min(low, max(self.held + self.least_sampler, wide) - doubt)
         if wide > exact:
             low, high = max(exact - doubt, wide * 9 // 10), wide * 11 // 10
+        if wide > exact and self.loose:
+            low, high = exact - doubt, wide * 8 // 5
         return Total(low_bytes=low, expected_bytes=expected, high_bytes=high)
 
 
@@ -104,13 +108,15 @@ def profiling_pass(shard: Shard, workload: Inference, facts: VllmFacts, device: 
     if shard.last and model.generates:
         hidden = (tokens + 2 * sequences) * model.hidden_size * element
         each, logits = sampler_bytes(model, facts), sequences * vocabulary(shard)
+        hidden += _mask_rows(shard, sequences, facts, device)
         least = hidden + logits * ((facts.least_sampler_bytes or each) + element - 2)
-        sampler = hidden + logits * (each + element - 2) + _mask_rows(shard, sequences, facts, device)
+        sampler = hidden + logits * (each + element - 2)
     return Pass(
         held=_workspace(device) + images + kept + received,
         forward=forward,
         sampler=sampler,
         encoder=encoder,
+        loose=facts.first_engine or bool(_index_widths(model)),
         least_sampler=least,
     )
 
