@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from published_configs import LLAMA_3_1_8B, MIXTRAL_8X7B, QWEN3_0_6B, llama
 from serving_configs import GEMMA_3_4B, GPT_OSS, QWEN3_NEXT
 from vramfit.catalogue.device import find_device
 from vramfit.engines.vllm_facts import PROFILES, facts_of
-from vramfit.engines.vllm_peak import Pass, profiling_pass
+from vramfit.engines.vllm_peak import Pass, layer_width, profiling_pass
+from vramfit.layer_kind import Compressed
 from vramfit.parallel import shards
 from vramfit.readers.hf_config import read_config
 from vramfit.request import Inference, Plan
+from vramfit.spec import Layer
 from vramfit.units import MIB
 
 H100 = find_device("h100-sxm-80gb")
@@ -106,3 +109,13 @@ def test_stages_hold_what_they_receive_and_hand_on() -> None:
     first, last = (profiling_pass(rank, workload, facts, H100).total for rank in shards(model, Plan(pp=2)))
     assert abs(first.expected_bytes / 2**30 - 1.10) < 0.02
     assert abs(last.expected_bytes / 2**30 - 2.01) < 0.01
+
+
+def test_query_heads_of_compressed_attention_are_padded_to_64() -> None:
+    """32 heads a rank of DeepSeek-V4 count as 64: 4 x 32 x 512 elements more than they would."""
+    model = read_config(LLAMA_3_1_8B, "m")
+    mixer = Compressed(num_attention_heads=32, head_dim=512, block_tokens=4, overlaps=True)
+    layer = Layer(attention=mixer, feed_forward=None, tensors=())
+    whole = replace(layer, attention=replace(mixer, num_attention_heads=64))
+    assert layer_width(model, whole) == layer_width(model, layer)
+    assert 3 * 4096 + 8 * 2 * 512 + 4 * 64 * 512 == layer_width(model, layer)

@@ -7,7 +7,15 @@ from dataclasses import replace
 from published_configs import LLAMA_3_1_8B, llama
 from serving_configs import GEMMA_3_4B, GPT_OSS, V2_LITE
 from vramfit.engines.vllm_facts import PROFILES
-from vramfit.engines.vllm_weights import block_ends, expert_padding, latent_bytes, loaded, rotary_bytes, weights
+from vramfit.engines.vllm_weights import (
+    block_ends,
+    draft_inputs,
+    expert_padding,
+    latent_bytes,
+    loaded,
+    rotary_bytes,
+    weights,
+)
 from vramfit.formats import weight_format
 from vramfit.parallel import shards
 from vramfit.readers.hf_config import read_config
@@ -79,3 +87,12 @@ def test_towers_stay_plain_beside_an_asked_format() -> None:
     matrices = 34 * (2560 * 2048 * 2 + 2560 * 1024 * 2 + 3 * 2560 * 10240)
     rows = 34 * (2048 + 2 * 1024 + 2560 + 2 * 10240 + 2560)
     assert matrices - 4 * rows == sizes[0] - sizes[1]
+
+
+def test_residual_streams_are_buffered_for_a_draft_head() -> None:
+    """DeepSeek-V4-Flash, 8,192 tokens: x 4 streams x 4,096 x 2 B = 256 MiB on the last stage; none for Llama."""
+    streams = replace(read_config(LLAMA_3_1_8B, "m"), residual_streams=4)
+    first, last = shards(streams, Plan(pp=2))
+    flags = Inference(max_num_batched_tokens=8192)
+    assert (0, 256 * MIB) == (draft_inputs(first, flags), draft_inputs(last, flags))
+    assert 0 == draft_inputs(shards(read_config(LLAMA_3_1_8B, "m"), Plan())[0], flags)

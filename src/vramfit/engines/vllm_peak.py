@@ -17,7 +17,7 @@ from vramfit.request import Inference
 from vramfit.result import Total
 from vramfit.shard import Shard
 from vramfit.spec import ImageInput, Layer, ModelSpec
-from vramfit.units import MIB
+from vramfit.units import MIB, round_up
 
 WORKSPACE_BYTES = 32 * MIB
 """cuBLAS workspace from Hopper on; 8 MiB and 128 KiB before.
@@ -30,13 +30,18 @@ LAYER_BYTES = 45 * MIB
 in the logs of 0.19 that the forward pass decides: CodeLlama 7B 49 MiB, Granite 3 8B 46 MiB, Mistral Small w8a8 42 MiB,
 each give or take 5 (llm-d-planner)."""
 SPARSE_BYTES_PER_TOKEN = 600_000
-"""Of models whose attention is sparse by an index: 0.55 MB in GLM-5.3-Flash, 0.6 MB in DeepSeek-V4-Flash, per token of
-the largest pass (public logs of 0.22 and later); twice what the tensors of a layer explain."""
+"""Of models whose attention is sparse by an index, at least: 0.55 MB in GLM-5.3-Flash, 0.6 MB in DeepSeek-V4-Flash, per
+token of the largest pass (public logs of 0.22 and later)."""
+PADDED_HEADS = 64
+"""Query heads of compressed attention come in multiples of it, whatever tp leaves of them.
+Source: vllm-project/vllm@v0.22.1:vllm/models/deepseek_v4/attention.py, padded_heads."""
 GATHERED_KEYS, GATHERED_LATENTS = 40, 5
 """Times the context that keys of the index and latent vectors are gathered for. Source:
 vllm-project/vllm@v0.19.0:vllm/v1/attention/backends/mla/indexer.py, get_max_prefill_buffer_size; flashmla_sparse.py."""
 SECOND_RUNNER_MIXTURES = frozenset({"deepseek_v2", "granitemoe", "qwen2_moe", "longcat_flash_ngram"})
 """Source: vllm-project/vllm@v0.26.0:vllm/config/vllm.py, DEFAULT_V2_MODEL_RUNNER_ARCHITECTURES."""
+OWN_WORKSPACE = frozenset({"gpt_oss"})
+"""Families whose experts do not pass the workspace manager."""
 CHUNK_TOKENS = 32768
 """Tokens that go through grouped expert kernels at a time.
 Source: vllm-project/vllm@v0.7.3:vllm/envs.py, VLLM_FUSED_MOE_CHUNK_SIZE."""
@@ -156,7 +161,8 @@ def layer_width(model: ModelSpec, layer: Layer) -> int:
         if isinstance(mixer, GroupedQuery):
             widths.append(3 * h + 2 * mixer.head_dim * (mixer.num_attention_heads + 2 * mixer.num_key_value_heads))
         elif isinstance(mixer, Compressed):
-            widths.append(mixer_width(h, mixer).expected + 4 * mixer.num_attention_heads * mixer.head_dim)
+            heads = round_up(mixer.num_attention_heads, PADDED_HEADS)
+            widths.append(mixer_width(h, mixer).expected + 4 * heads * mixer.head_dim)
         else:
             widths.append(mixer_width(h, mixer).expected)
     match layer.feed_forward:
@@ -177,14 +183,12 @@ def expert_workspace(model: ModelSpec, layer: Layer, tokens: int) -> int:
 
         2 * tokens * experts per token * (max(width, inputs) + max(2 * width, inputs))
 
-    Mixtral over two ranks, 8,192 tokens: 2 x 8,192 x 2 x (7,168 + 14,336) B = 0.66 GiB. MXFP4 experts run in kernels
-    that take their own memory and give it back (0.19: gpt-oss-20b peaks without any).
+    Mixtral over two ranks, 8,192 tokens: 2 x 8,192 x 2 x (7,168 + 14,336) B = 0.66 GiB. The experts of gpt-oss run in
+    kernels that take their own memory and give it back (0.19: the 20B model peaks without any).
     Source: vllm-project/vllm@v0.19.0:vllm/model_executor/layers/fused_moe/fused_moe.py, TritonExperts.workspace_shapes.
     """
     facts = layer.feed_forward
-    if not isinstance(facts, Experts):
-        return 0
-    if any(t.experts and model.scheme.format_of(t).name == "mxfp4" for t in layer.tensors):
+    if not isinstance(facts, Experts) or model.family in OWN_WORKSPACE:
         return 0
     inputs, width = facts.latent_size or model.hidden_size, facts.moe_intermediate_size
     gate = 2 if facts.gated else 1

@@ -59,6 +59,11 @@ def weights(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterabl
             "kv_b_proj once more, split per head" + (" and multiplied out" if facts.absorbs_latent else ""),
         ),
         ("expert_padding", expert_padding(model, facts.expert_rest_bytes), "MXFP4 experts padded for their kernel"),
+        (
+            "draft_inputs",
+            draft_inputs(shard, workload),
+            "all residual streams of the largest pass, kept for a draft head",
+        ),
         ("block_ends", block_ends(model), "rests of up to 1 MiB that the allocator does not split off"),
     )
     for name, size, formula in added:
@@ -169,6 +174,19 @@ def expert_padding(model: ModelSpec, rest_bytes: int) -> int:
         each = ceil_div((held - (into + 1) * width * hidden) * 17, 32) + rest_bytes
         total += times * facts.num_experts * each
     return total
+
+
+def draft_inputs(shard: Shard, workload: Inference) -> int:
+    """Bytes of the buffer that hands the residual streams to a draft head, whether there is one or not. [B]
+
+        max_num_batched_tokens * streams * hidden_size * 2     on the last stage of models with several streams
+
+    Source: vllm-project/vllm@v0.22.1:vllm/models/deepseek_v4/nvidia/model.py, _mtp_hidden_buffer.
+    """
+    streams = shard.model.residual_streams
+    if streams == 1 or not shard.last:
+        return 0
+    return (workload.max_num_batched_tokens or 0) * streams * shard.model.hidden_size * 2
 
 
 def _vocabulary_padding(model: ModelSpec) -> int:
