@@ -158,7 +158,7 @@ def state_bytes(mixer: Recurrent) -> int:
 
     Source: ggml-org/llama.cpp:src/llama-memory-recurrent.cpp with n_embd_r and n_embd_s. 48 layers of Mamba 1.4B:
 
-    >>> from vramfit.spec import StateSpace
+    >>> from vramfit.layer_kind import StateSpace
     >>> layer = StateSpace(num_heads=4096, head_dim=1, state_size=16, conv_kernel=4, num_groups=0)
     >>> 48 * state_bytes(layer)
     14942208
