@@ -84,3 +84,14 @@ def test_molmo_by_hand() -> None:
     eye = 23 * (4 * square + 2 * inside * 4096 + 4096 + inside + 4 * inside) + (1 + 577 + 588 + 2) * inside
     pooled = 3 * (2 * inside**2 + inside) + square + 2 * inside * width + width * hidden + 2 * 2 * inside
     assert text + eye + pooled == read_config(MOLMO_7B_D, "Molmo-7B-D").num_parameters
+
+
+def test_a_tower_that_is_null_is_left_out_and_said_to_be() -> None:
+    """A file that names no tower is its language model, under the names that the whole file has."""
+    text = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "intermediate_size": 96, "vocab_size": 101}  # fmt: skip
+    config = {"model_type": "llava", "text_config": text, "vision_config": None, "tie_word_embeddings": False}
+    spec = read_config(config, "mine")
+    assert () == spec.parts
+    assert read_config({**text, "tie_word_embeddings": False}, "text").num_parameters == spec.num_parameters
+    assert any("vision_config = null: no tower" in text for text in spec.assumptions)
