@@ -65,8 +65,8 @@ def read_wrapper(fields: Fields, named: Named, wrapper: Wrapper) -> ModelSpec:
         layer_prefix=_moved_name(spec.layer_prefix, wrapper),
         parts=tuple(_moved_part(part, wrapper) for part in spec.parts),
     )
-    if not fields.absent(wrapper.section) and not fields.has(wrapper.section):
-        fields.assumed.append(f"{wrapper.section} = null: no tower; only the language model is counted")
+    if not fields.has(wrapper.section):
+        fields.assumed.append(f"{wrapper.section} is null or missing: no tower; only the language model is counted")
         return spec
     section = fields.section(wrapper.section)
     tower = _tower(fields, section, wrapper)
