@@ -12,6 +12,9 @@ from vramfit.result import Choice, Item, Reading, Reservation
 from vramfit.shard import Shard
 from vramfit.spec import ModelSpec
 
+UNPACKED = tuple((name, 1) for name in ("nf4", "nf4-dq", "int4", "gptq-int4", "awq-int4", "mxfp4"))
+"""Formats that kernels without fusion unpack, whatever the pass."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineProfile:
@@ -36,6 +39,14 @@ class EngineProfile:
     """True: latent attention caches the compressed vector; False: expanded keys and values of every head."""
     experts_at_once: bool
     """True: all routed tokens pass their experts in one grouped kernel; False: expert by expert."""
+    score_bytes: int = 6
+    """Bytes per score that eager attention holds at once: 16-bit scores and their fp32 softmax."""
+    unpacked_for: tuple[tuple[str, int], ...] = UNPACKED
+    """Formats whose matrices it unpacks to 16 bit, each with the smallest pass for which it does so. [tokens]"""
+    prompts_may_be_cut: bool = False
+    """True: it can be told to feed prompts in pieces, so that their activations may be next to nothing."""
+    weight_format: str | None = None
+    """Taken for weights of this format when no version is named; None = for all others."""
     not_counted: tuple[str, ...] = ()
     """What this engine may also allocate and is left out, with the reason."""
 

@@ -172,6 +172,7 @@ GPTQ_INT4 = StorageFormat(
     name="gptq-int4", block_elements=2, block_bytes=1, group_elements=128, group_bytes=2, zero_bits=4, column_bytes=4,
     source="AutoGPTQ layout: qweight; fp16 scale and 4-bit zero per group and output; int32 g_idx per input",
 )  # fmt: skip
+GPTQ_INT8 = replace(GPTQ_INT4, name="gptq-int8", block_elements=1, block_bytes=1, zero_bits=8)
 AWQ_INT4 = StorageFormat(
     name="awq-int4", block_elements=2, block_bytes=1, group_elements=128, group_bytes=2, zero_bits=4,
     source="AutoAWQ GEMM layout: qweight; fp16 scale and 4-bit zero per group and output",
@@ -215,7 +216,7 @@ PLAIN = frozenset({"fp32", "fp16", "bf16"})
 WEIGHT_FORMATS: dict[str, StorageFormat] = {
     f.name: f
     for f in (
-        FP32, FP16, BF16, FP8, FP8_BLOCK, INT8, W8A8_INT8, INT4, GPTQ_INT4, AWQ_INT4, NF4, NF4_DQ, MXFP4,
+        FP32, FP16, BF16, FP8, FP8_BLOCK, INT8, W8A8_INT8, INT4, GPTQ_INT4, GPTQ_INT8, AWQ_INT4, NF4, NF4_DQ, MXFP4,
         NVFP4, *_GGUF_TYPES,
     )
 }  # fmt: skip

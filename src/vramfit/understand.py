@@ -37,7 +37,7 @@ def understand(model: ModelSpec, workload: Inference, device: Device | None = No
     """
     if model.components:
         _refuse_lengths(workload)
-    engine, why = find_profile(workload.engine, workload.engine_version)
+    engine, why = find_profile(workload.engine, workload.engine_version, workload.weight_format)
     if workload.weight_format != "auto":
         model = _without_scales(model)
     check_knobs(workload)
@@ -138,10 +138,15 @@ def _scheme(model: ModelSpec, workload: Inference) -> Scheme:
                 "name one, e.g. int4",
             )
         return model.scheme
-    fmt = weight_format(workload.weight_format, workload.group_size)
+    fmt = weight_format(_format_name(workload.weight_format, model.name), workload.group_size)
     if workload.group_size is None and model.scheme.quantised.name in {fmt.name, f"{fmt.name}-block"}:
         return model.scheme
     return Scheme(quantised=fmt, plain=_plain(fmt, model.scheme.plain))
+
+
+def _format_name(asked: str, model: str) -> str:
+    """Return GPTQ's 8-bit layout for ``int8`` where the checkpoint's own name says GPTQ, else what was asked."""
+    return "gptq-int8" if asked == "int8" and "gptq" in model.lower().split("/")[-1].split("-") else asked
 
 
 def _plain(fmt: StorageFormat, checkpoint: StorageFormat) -> StorageFormat:

@@ -22,8 +22,9 @@ MLA = Latent(num_attention_heads=128, kv_lora_rank=512, qk_rope_head_dim=64, qk_
 
 
 def cache_bytes(breakdown: Breakdown, name: str = "kv_cache/") -> int:
-    """Sum the cache items of a breakdown."""
-    return int(sum(i.bytes for i in breakdown.items if i.name.startswith(name) and i.name != "kv_cache/growth_copy"))
+    """Sum the cache items of a breakdown that are alive while it decodes."""
+    kept = (i for i in breakdown.items if Phase.DECODE in i.phases and i.name != "kv_cache/growth_copy")
+    return int(sum(i.bytes for i in kept if i.name.startswith(name)))
 
 
 def test_llama_8b_keeps_128_kib_per_token() -> None:

@@ -52,8 +52,10 @@ def check_knobs(workload: Inference) -> None:
             )
 
 
-def find_profile(engine: str, version: str | None) -> tuple[EngineProfile, str]:
+def find_profile(engine: str, version: str | None, weight_format: str = "auto") -> tuple[EngineProfile, str]:
     """Return the profile for that engine and version, and why it is this one.
+
+    Without a version, a profile made for the weight format comes before the newest.
 
     Raises:
         UnknownNameError: no profile of that engine here.
@@ -62,8 +64,12 @@ def find_profile(engine: str, version: str | None) -> tuple[EngineProfile, str]:
     >>> find_profile("transformers", "4.44.2")[0].prompt_logits
     True
     """
-    profiles = find_engine(engine).profiles
+    every = find_engine(engine).profiles
+    profiles = tuple(p for p in every if p.weight_format is None)
     if version is None:
+        for profile in every:
+            if profile.weight_format == weight_format:
+                return profile, f"no version named: as {profile.checked} runs {weight_format}"
         return profiles[-1], f"newest profile known ({profiles[-1].version})"
     wanted = _parts(version)
     suitable = [p for p in profiles if _parts(p.version) <= wanted]

@@ -187,17 +187,19 @@ def widest(layers: Iterable[Layer], hidden_size: int, engine: EngineProfile, str
     )
 
 
-def score_bytes(layers: Iterable[Layer], rows: Size, queries: Size, keys: Size) -> Size:
+def score_bytes(layers: Iterable[Layer], rows: Size, queries: Size, keys: Size, each: int = 6) -> Size:
     """Bytes of the attention matrix that eager attention writes out, one layer. [B]
 
         heads * sequences * queries * keys * 6   (6: the masked scores in 16 bit, their softmax in fp32)
+
+    ``each``: another implementation's bytes per score.
 
     Flash and memory-efficient attention never hold it. Source: eager_attention_forward in
     huggingface/transformers:src/transformers/models/llama/modeling_llama.py.
     """
     mixers = (mixer for layer in layers for mixer in layer.mixers)
     heads = max((m.num_attention_heads for m in mixers if isinstance(m, GroupedQuery | Latent)), default=0)
-    return heads * rows * queries * keys * 6
+    return heads * rows * queries * keys * each
 
 
 def activations(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
@@ -212,26 +214,29 @@ def activations(shard: Shard, workload: Inference, engine: EngineProfile) -> Ite
     Layers of which nothing but the tensors is known (stages of convolutions) yield nothing; the model says so.
     """
     element = 4 if shard.model.scheme.plain.name == "fp32" else 2
-    matrix = _unpacked_matrix(shard)
+    size, smallest = _unpacked_matrix(shard, engine)
     for phase, layers, hidden_size, count, per_sequence, keys in _passes(shard, workload, engine):
         if not any(layer.mixers or layer.feed_forward for layer in layers):
             continue
         width = widest(layers, hidden_size, engine, shard.model.residual_streams)
         scores = 0
+        matrix = size * smaller(count // smallest, 1)
         if workload.attention == "eager":
-            scores = score_bytes(layers, ceil_div(count, per_sequence), per_sequence, keys)
+            scores = score_bytes(layers, ceil_div(count, per_sequence), per_sequence, keys, engine.score_bytes)
         low, expected, high = (count * w * element + scores for w in (width.low, width.expected, width.high))
         yield Item(
             name=f"activations/{phase.value}",
             bytes=reduce(larger, (expected, low + matrix)),
-            low_bytes=low,
+            low_bytes=0 * low if engine.prompts_may_be_cut and phase is Phase.PREFILL else low,
             high_bytes=high + matrix,
             phases=(phase,),
             basis=Basis.DERIVED,
             formula=f"{count_of(count, 'token')} x {width.expected:,} elements alive in the widest layer's"
             f" {width.place} x {element} B"
             + (" + scores of eager attention" if workload.attention == "eager" else "")
-            + (f"; or one matrix unpacked to 16 bit ({matrix:,} B)" if matrix else ""),
+            + (
+                f"; or one matrix unpacked to 16 bit ({size:,} B) from {count_of(smallest, 'token')} on" if size else ""
+            ),
             source=_SOURCE,
         )
 
@@ -314,10 +319,14 @@ def encoded_prompt(shard: Shard, workload: Inference, engine: EngineProfile) -> 
     )
 
 
-def _unpacked_matrix(shard: Shard) -> int:
-    """Bytes of the largest quantised matrix unpacked to the plain format, as kernels without fusion do. [B]"""
+def _unpacked_matrix(shard: Shard, engine: EngineProfile) -> tuple[int, int]:
+    """Return the largest quantised matrix in the plain format, and from how many tokens on it is unpacked to it.
+
+    Kernels without fusion do so. [B, tokens]
+    """
     scheme = shard.model.scheme
-    if scheme.quantised.name not in {"nf4", "nf4-dq", "int4", "gptq-int4", "awq-int4", "mxfp4"}:
-        return 0
+    smallest = dict(engine.unpacked_for).get(scheme.quantised.name)
     largest = largest_quantised(shard)
-    return 0 if largest is None else scheme.plain.tensor_size(largest.shape[-2:])
+    if smallest is None or largest is None:
+        return 0, 1
+    return scheme.plain.tensor_size(largest.shape[-2:]), smallest

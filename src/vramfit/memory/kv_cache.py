@@ -7,7 +7,9 @@ compressed vector. State-space and linear-attention layers keep no tokens; see `
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import reduce
+from itertools import product
 
 from vramfit.engine import EngineProfile
 from vramfit.formats import StorageFormat, kv_format
@@ -178,23 +180,28 @@ def kv_cache(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterab
 
         bytes per token * tokens kept * sequences * layers
 
-    ``bytes per token`` is that of the layer's kind above; alive from prefill on. A model that generates nothing
+    ``bytes per token`` is that of the layer's kind above; alive from prefill on. A cache that grows
+    with the text holds the prompt only until the first new token is there. A model that generates nothing
     (an encoder, a decoder used for embeddings or scores) keeps nothing.
     """
-    batch = workload.batch
     if not shard.model.generates:
         return
-    for mixer, count in ((mixer, count) for layer, count in shard.model.groups for mixer in layer.mixers):
+    spans: tuple[tuple[tuple[Phase, ...], str, Inference], ...] = ((_ALIVE, "", workload),)
+    if engine.grown_cache:
+        prompt = replace(workload, context_tokens=workload.prompt_tokens)
+        spans = ((_ALIVE[:2], "_of_prompt", prompt), (_ALIVE[2:], "", workload))
+    mixers = [(mixer, count) for layer, count in shard.model.groups for mixer in layer.mixers]
+    for (mixer, count), (phases, suffix, held) in product(mixers, spans):
         per_token = token_bytes(mixer, workload, latent=engine.latent_cache)
         if not per_token:
             continue
-        kept = kept_tokens(mixer, shard.model, workload, engine)
+        kept = kept_tokens(mixer, shard.model, held, engine)
         unit = "block" if isinstance(mixer, Compressed) else "token"
-        sizes = f"{count_of(count, 'layer')} x {count_of(kept, unit)} x {count_of(batch, 'sequence')}"
+        sizes = f"{count_of(count, 'layer')} x {count_of(kept, unit)} x {count_of(workload.batch, 'sequence')}"
         yield exactly(
-            f"kv_cache/{mixer_kind(mixer)}",
-            per_token * count * kept * batch,
-            _ALIVE,
+            f"kv_cache/{mixer_kind(mixer)}{suffix}",
+            per_token * count * kept * workload.batch,
+            phases,
             f"{per_token:,} B per {unit} x {sizes}; {_facts(mixer, workload)}",
             _source(mixer),
             Basis.DERIVED,

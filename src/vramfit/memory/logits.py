@@ -61,8 +61,9 @@ def logits(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable
 def last_hidden(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
     """Yield the hidden states that are still alive when logits are computed. [B]
 
-    tokens of the last pass * 3 * hidden_size * bytes per element   (3: embeddings, last layer's output, its norm)
+    tokens of the last pass * hidden_size * bytes per element
 
+    The final norm's output only: the layers' function has returned and its variables are gone.
     Behind an encoder the pass has one token of each sequence, the one that starts the answer.
     """
     model = shard.model
@@ -72,14 +73,14 @@ def last_hidden(shard: Shard, workload: Inference, engine: EngineProfile) -> Ite
     tokens = workload.batch * (1 if model.encodes_prompt else workload.prompt_tokens)
     if engine.prefill_chunk_tokens is not None:
         tokens = smaller(tokens, engine.prefill_chunk_tokens)
-    size = tokens * 3 * model.hidden_size * element
+    size = tokens * model.hidden_size * element
     yield Item(
         name="activations/last_hidden",
         bytes=size,
-        low_bytes=size // 3,
-        high_bytes=size,
+        low_bytes=0 * size if engine.prompts_may_be_cut else size,
+        high_bytes=3 * size,
         phases=(Phase.SAMPLE,),
         basis=Basis.DERIVED,
-        formula=f"{count_of(tokens, 'token')} x 3 x {model.hidden_size:,} x {element} B",
+        formula=f"{count_of(tokens, 'token')} x {model.hidden_size:,} x {element} B",
         source="variables alive in huggingface/transformers:src/transformers/models/llama/modeling_llama.py",
     )
