@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from vramfit.catalogue.device import all_devices, find_device
 from vramfit.device import Device
+from vramfit.engines.profile import find_engine
 from vramfit.errors import ImpossiblePlanError, InvalidValueError
 from vramfit.estimate import breakdowns, count, estimate, readings, summarise
 from vramfit.fit import fit
@@ -53,15 +54,18 @@ def answer(request: Request, *, hub: bool = False) -> Answer:
     judged = fit(ranks, device, request.headroom_bytes)
     options = device_options(question, all_devices())
     enough = judged.verdict is Verdict.FITS
-    if model.components:  # what grows with batch and image is not counted: no limit, and weights that fit are not all
+    if model.components:
+        whole = find_engine(request.workload.engine).pipelines
+        most = largest_batch(question) if whole else None
+        tight = enough and not whole  # what grows with batch and image is not counted: weights that fit are not all
         return Answer(
             request=asked,
             estimate=result,
-            fit=replace(judged, verdict=Verdict.TIGHT) if enough else judged,
+            fit=replace(judged, verdict=Verdict.TIGHT) if tight else judged,
             longest_context=None,
-            largest_batch=None,
+            largest_batch=most,
             device_options=options,
-            changes=() if enough else smallest_change(question, None, None, options[0]),
+            changes=() if enough else smallest_change(question, None, most, options[0]),
         )
     context = longest_context(question)
     batch = largest_batch(question)

@@ -92,3 +92,5 @@ class Engine:
     """Refuses with ``ImpossiblePlanError`` what the engine itself would refuse."""
     context: Callable[[EngineProfile, Device | None], tuple[int, str] | None] | None = None
     """Context that it takes when none is given, and why; None = it has no default of its own."""
+    pipelines: bool = False
+    """True: its components count diffusion pipelines themselves; False: of a pipeline only the weights are counted."""

@@ -48,7 +48,7 @@ def count(understood: Understood, plan: Plan) -> Counted:
     engine.check(understood.model, workload, plan)
     ranks = []
     for shard in shards(understood.model, plan):
-        counted = PIPELINE if shard.model.components else engine.components
+        counted = PIPELINE if shard.model.components and not engine.pipelines else engine.components
         items = [item for component in counted for item in component(shard, workload, profile)]
         ranks.append((shard, tuple(items)))
     return Counted(understood=understood, plan=plan, ranks=tuple(ranks))
@@ -59,7 +59,8 @@ def breakdowns(counted: Counted, device: Device | None) -> tuple[Breakdown, ...]
     engine = find_engine(counted.understood.workload.engine)
     found = []
     for shard, items in counted.ranks:
-        alive = _while_running((*items, *engine.runtime(shard, device)), shard.model)
+        alive = (*items, *engine.runtime(shard, device))
+        alive = alive if engine.pipelines else _while_running(alive, shard.model)
         reservation = engine.reservation(_rank(counted, shard, alive, device))
         found.append(Breakdown(rank=shard.label, num_ranks=shard.num_ranks, items=alive, reservation=reservation))
     return tuple(found)
@@ -97,6 +98,11 @@ def _while_running(items: tuple[Item, ...], model: ModelSpec) -> tuple[Item, ...
     return tuple(item for item in kept if item.phases)
 
 
+def _not_by_engine(understood: Understood) -> tuple[str, ...]:
+    """Name what the reader of a pipeline leaves to engines, unless this one counts it."""
+    return () if find_engine(understood.workload.engine).pipelines else understood.model.not_counted
+
+
 def estimate(model: ModelSpec, workload: Inference, plan: Plan | None = None, device: Device | None = None) -> Estimate:
     """Return what each rank of the plan holds over time, and why.
 
@@ -132,7 +138,7 @@ def summarise(understood: Understood, ranks: tuple[Breakdown, ...]) -> Estimate:
         kv_bytes_per_token=model_bytes_per_token(model, understood.workload, latent=understood.engine.latent_cache),
         choices=understood.choices,
         breakdowns=ranks,
-        not_counted=(*_always(model), *understood.engine.not_counted, *model.not_counted, *_left_out(model)),
+        not_counted=(*_always(model), *understood.engine.not_counted, *_not_by_engine(understood), *_left_out(model)),
         assumptions=understood.assumptions,
     )
 

@@ -49,7 +49,7 @@ def understand(model: ModelSpec, workload: Inference, device: Device | None = No
         shown = scheme.quantised.name
         choices.append(Choice(field="weight_format", value=shown, why="what the checkpoint says"))
     if model.components:
-        return _pipeline(model, workload, engine, scheme, choices)
+        return _pipeline(model, workload, engine, scheme, choices, device)
     key, value = _cache_formats(workload, scheme, choices)
     workload = _own_context(workload, engine, device, choices)
     context, prompt, new = _lengths(workload, model, choices)
@@ -91,14 +91,22 @@ def _refuse_lengths(workload: Inference) -> None:
 
 
 def _pipeline(
-    model: ModelSpec, workload: Inference, engine: EngineProfile, scheme: Scheme, choices: list[Choice]
+    model: ModelSpec,
+    workload: Inference,
+    engine: EngineProfile,
+    scheme: Scheme,
+    choices: list[Choice],
+    device: Device | None,
 ) -> Understood:
-    """Return a diffusion pipeline's request: its weights are counted, whatever the batch."""
+    """Return a diffusion pipeline's request: it has no lengths, its sizes are the engine's to decide."""
+    model = model if scheme is model.scheme else replace(model, scheme=scheme)
+    filled = replace(workload, engine_version=workload.engine_version or engine.version)
+    filled, knobs = find_engine(workload.engine).defaults(model, filled, engine, device)
     return Understood(
-        model=model if scheme is model.scheme else replace(model, scheme=scheme),
-        workload=replace(workload, engine_version=workload.engine_version or engine.version),
+        model=model,
+        workload=filled,
         engine=engine,
-        choices=tuple(choices),
+        choices=(*choices, *knobs),
         assumptions=model.assumptions,
     )
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 import pytest
 
+from alive import alive_at_peak
 from vramfit import Inference, Plan, estimate
 from vramfit.catalogue.device import find_device
 from vramfit.engines.profile import find_profile
@@ -134,34 +134,6 @@ def test_variables_alive_in_transformers_own_feed_forward() -> None:
         num_key_value_heads=2, vocab_size=100,
     )  # fmt: skip
     model = transformers.Qwen2ForCausalLM(config).to(torch.bfloat16).eval()
-    live = _alive_at_peak(torch, model, torch.zeros(1, tokens, dtype=torch.long))
+    ids = torch.zeros(1, tokens, dtype=torch.long)
+    live = alive_at_peak(model, lambda: model(ids, use_cache=True, logits_to_keep=1))
     assert (4, 3) == (live.count(tokens * hidden * 2), live.count(tokens * inner * 2))
-
-
-def _alive_at_peak(torch: Any, model: Any, ids: Any) -> list[int]:
-    """Return the sizes of all tensors that are alive when most bytes are, weights aside."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    weights = {p.untyped_storage()._cdata for p in (*model.parameters(), *model.buffers())}
-
-    class Alive(TorchDispatchMode):  # type: ignore[misc,unused-ignore]
-        """Keeps the sizes of living storages and those at the peak."""
-
-        sizes: dict[int, int] = {}  # noqa: RUF012 - one use
-        peak: list[int] = []  # noqa: RUF012 - one use
-
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            del types
-            out = func(*args, **(kwargs or {}))
-            for tensor in torch.utils._pytree.tree_leaves(out):
-                storage = tensor.untyped_storage()
-                if storage._cdata not in {*self.sizes, *weights}:
-                    self.sizes[storage._cdata] = storage.nbytes()
-                    weakref.finalize(storage, self.sizes.pop, storage._cdata, None)
-            if sum(self.sizes.values()) > sum(self.peak):
-                Alive.peak = list(self.sizes.values())
-            return out
-
-    with torch.no_grad(), Alive() as alive:
-        model(ids, use_cache=True, logits_to_keep=1)
-    return list(alive.peak)

@@ -10,6 +10,7 @@ from vramfit.names import nearest
 from vramfit.request import KNOBS, Inference
 
 ENGINES = {
+    "diffusers": "diffusers",
     "generic": "generic",
     "llama.cpp": "llama_cpp",
     "ollama": "ollama",

@@ -10,8 +10,8 @@ Read from the sources of 4.44.2, 4.46.0, 4.51.3, 4.55.4, 4.57.1, 5.0.0, 5.14.0, 
 - from 5.0 routed tokens pass all experts in one grouped matrix product (integrations/moe.py);
 - 5.14.0 caches latent attention expanded per head, 5.18.0 compressed (models/deepseek_v3/modeling_deepseek_v3.py).
 
-AWQ files without a version are taken to be run by AutoAWQ's own ``from_quantized`` (0.1.6), as most published runs were:
-fused layers, a cache as long as the new tokens, eager attention over fp32 scores.
+AWQ files without a version are taken to be run by AutoAWQ's own ``from_quantized`` (0.1.6), as most published runs
+were: fused layers, a cache as long as the new tokens, eager attention over fp32 scores.
 """
 
 from __future__ import annotations
