@@ -94,7 +94,9 @@ def _verdict(answer: Answer) -> str:
 def _asked(answer: Answer) -> str:
     estimate, workload = answer.estimate, answer.request.workload
     if workload.context_tokens is None:
-        return f"engine {workload.engine}; weights {format_gib(estimate.weights_bytes)} GiB, the rest is not counted"
+        made = f"{workload.image_height} x {workload.image_width} pixels, {workload.frames} frames"
+        rest = "the rest is not counted" if workload.image_height is None else f"batch {workload.batch} of {made}"
+        return f"engine {workload.engine}; weights {format_gib(estimate.weights_bytes)} GiB, {rest}"
     cache = (
         f"{format_bytes(estimate.kv_bytes_per_token)} of cache per token" if estimate.kv_bytes_per_token else "no cache"
     )
