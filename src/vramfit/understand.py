@@ -8,7 +8,7 @@ from vramfit.device import Device
 from vramfit.engine import EngineProfile
 from vramfit.engines.profile import check_knobs, find_engine, find_profile
 from vramfit.errors import InvalidValueError
-from vramfit.formats import FP32, StorageFormat, kv_format, weight_format
+from vramfit.formats import FP16, FP32, StorageFormat, kv_format, weight_format
 from vramfit.request import Inference
 from vramfit.result import Choice
 from vramfit.spec import ModelSpec, Scheme
@@ -16,6 +16,10 @@ from vramfit.units import Size, is_array, smaller
 
 ASSUMED_CONTEXT_TOKENS = 8192
 """Context taken when none is given: a stated assumption, not a measurement."""
+
+HALF_BESIDE = frozenset({"int8", "nf4", "nf4-dq", "gptq-int4", "gptq-int8", "awq-int4"})
+"""Formats whose kernels compute in fp16, to which a checkpoint in fp32 is cast beside them.
+Source: huggingface/transformers:src/transformers/quantizers/quantizer_bnb_4bit.py and _gptq.py, update_torch_dtype."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,14 +157,20 @@ def _scheme(model: ModelSpec, workload: Inference) -> Scheme:
 
 
 def _format_name(asked: str, model: str) -> str:
-    """Return GPTQ's 8-bit layout for ``int8`` where the checkpoint's own name says GPTQ, else what was asked."""
-    return "gptq-int8" if asked == "int8" and "gptq" in model.lower().split("/")[-1].split("-") else asked
+    """Return GPTQ's 8-bit layout for ``int8`` where the checkpoint's name says so, else what was asked.
+
+    It says GPTQ, or ends in Int8: files of 8 bits under a name of their own are GPTQ's (Qwen/Qwen-14B-Chat-Int8).
+    """
+    words = model.lower().split("/")[-1].split("-")
+    return "gptq-int8" if asked == "int8" and ("gptq" in words or words[-1] == "int8") else asked
 
 
 def _plain(fmt: StorageFormat, checkpoint: StorageFormat) -> StorageFormat:
     """Return the format of what is not quantised: norms of GGUF files are fp32, else the checkpoint's."""
     if fmt.is_plain:
         return fmt
+    if checkpoint is FP32 and fmt.name in HALF_BESIDE:
+        return FP16
     return FP32 if fmt.name.startswith("gguf:") else checkpoint
 
 

@@ -34,13 +34,13 @@ def sizes(found: Breakdown, name: str) -> list[int]:
 
 
 def test_prefill_peak_of_qwen_by_hand() -> None:
-    """30,720 x ((4 x 896 + 3 x 4,864) x 2 + 2 x 64 x 2 + 40) + 12,288 x 30,720 + weights + workspace; 2.34 GiB printed.
+    """30,720 x ((4 x 896 + 3 x 4,864) x 2 + 2 x 64 x 2 + 40) + 12,288 x 30,720 + weights + workspaces.
 
-    Source: QwenLM/Qwen2.5:docs/source/benchmark/speed_benchmark.rst, transformers 4.46.0, A100.
+    2.34 GiB printed. Source: QwenLM/Qwen2.5:docs/source/benchmark/speed_benchmark.rst, transformers 4.46.0, A100.
     """
     found = rank("4.46.0", prompt_tokens=30720, new_tokens=2048)
     weights = 2 * 494_032_768
-    by_hand = 30720 * (18176 * 2 + 256 + 40) + 12_288 * 30720 + weights + 8_519_680
+    by_hand = 30720 * (18176 * 2 + 256 + 40) + 12_288 * 30720 + weights + 8_519_680 + 8 * 2**20
     assert by_hand == found.peak(Counter.ALLOCATED).expected_bytes
     assert by_hand == pytest.approx(2.34 * 2**30, rel=0.02)
 
@@ -92,6 +92,33 @@ def test_awq_without_a_version_is_run_by_autoawq() -> None:
     parts = sum(outs * 896 // 2 + 7 * (2 * outs + outs // 2) for outs in (896, 128, 128))
     assert [24 * parts] == sizes(found, "load/fused_projections")
     assert [512 * 18176 * 2 + 14 * 512 * 512 * 10] == sizes(found, "activations/prefill")
+
+
+def test_qwen_1_holds_the_cache_of_the_step_before() -> None:
+    """40 layers x 2 x 5,120 x 2 B x 300 tokens, twice in decoding; 1 token of it after a prompt of one."""
+    config = {
+        "model_type": "qwen", "hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 40,
+        "intermediate_size": 27392, "vocab_size": 152064, "kv_channels": 128, "no_bias": True,
+        "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+    }  # fmt: skip
+    found = rank(None, read_config(config, "Qwen/Qwen-14B-Chat"), prompt_tokens=1, new_tokens=299)
+    assert [40 * 2 * 5120 * 2 * 300] == sizes(found, "kv_cache/of_the_step_before")
+    assert [40 * 2 * 5120 * 2 * 1] == sizes(found, "kv_cache/full_attention_of_prompt")
+
+
+@pytest.mark.parametrize("fmt", ["int8", "nf4", "gptq-int4", "awq-int4"])
+def test_checkpoints_in_fp32_are_cast_beside_quantised_matrices(fmt: str) -> None:
+    """The embedding of 151,936 x 896 takes 2 B an element, the cache 12,288 B a token; unquantised it stays fp32."""
+    wide = read_config({**QWEN, "torch_dtype": "float32"}, "q")
+    assert [151_936 * 896 * 2] == sizes(rank("4.46.0", wide, weight_format=fmt), "weights/embeddings")
+    assert [151_936 * 896 * 4] == sizes(rank("4.46.0", wide), "weights/embeddings")
+
+
+def test_autoawq_loads_a_projection_for_every_tied_model() -> None:
+    """151,936 x 896 x 2 B while loading, whatever the family."""
+    llama = read_config({**QWEN, "model_type": "llama"}, "q")
+    assert [151_936 * 896 * 2] == sizes(rank(None, llama, weight_format="awq-int4"), "load/untied_head")
+    assert not sizes(rank("4.46.0", llama, weight_format="awq-int4"), "load/untied_head")
 
 
 def test_logits_return_to_the_first_device() -> None:

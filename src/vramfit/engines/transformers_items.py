@@ -7,12 +7,12 @@ from dataclasses import replace
 from math import prod
 
 from vramfit.engine import Component, EngineProfile
+from vramfit.layer_kind import GroupedQuery
 from vramfit.memory.kv_cache import kv_cache
 from vramfit.memory.weights import largest_quantised
 from vramfit.request import Inference
 from vramfit.result import ALWAYS, Basis, Item, Phase, exactly
 from vramfit.shard import Shard
-from vramfit.spec import GroupedQuery
 from vramfit.units import MIB, count_of, larger
 
 RUNNING = (Phase.PREFILL, Phase.SAMPLE, Phase.DECODE)
@@ -41,8 +41,14 @@ LT_WORKSPACE_BYTES = 32 * MIB
 """Largest workspace of cublasLt. Source: pytorch/pytorch:aten/src/ATen/cuda/CUDABlas.cpp, _getWorkspaceSize."""
 
 
-WARM_UP_BYTES = 2 * 4 * 4096**2
-"""AutoAWQ's own benchmark multiplies two fp32 matrices of 4,096 before the parts are collected.
+KERNEL_WORKSPACE_BYTES = 8 * MIB
+"""See ``kernel_workspaces``."""
+TUPLE_CACHES = frozenset({"qwen"})
+"""Families whose own code grows a tuple of tensors instead of a cache of transformers."""
+
+WARM_UP_BYTES = 3 * 4 * 4096**2
+"""AutoAWQ's own benchmark multiplies an fp32 matrix of 4,096 with itself before the parts are collected: the matrix,
+the product, and at most as much for what cuBLAS adds up.
 Source: casper-hansen/AutoAWQ:examples/benchmark.py, warmup."""
 
 
@@ -58,22 +64,46 @@ def cache(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[
     yield from (replace(item, phases=ALWAYS) for item in kv_cache(shard, rolling, engine))
 
 
-def kernel_workspaces(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
-    """Yield what kernels take beside their results: none by our count, up to cublasLt's and one matrix. [B]
+def previous_cache(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
+    """Yield the cache of the step before, which models with their own tuple cache hold until the step is done. [B]
 
-    Peaks of one-token prompts on A100 (QwenLM speed benchmark, 4.46.0) lie 5 to 120 MiB above all that is named here.
+        the whole cache once more
+
+    High: twice more, as Qwen-1.8B's printed 2.91 GiB would need; low: not at all.
+    Source: Qwen/Qwen-14B-Chat:modeling_qwen.py, QWenAttention.forward: torch.cat on ``layer_past``, all layers' results
+    in ``presents`` while the caller has ``past_key_values``. 72B: 144.7 GiB printed, 139.7 without it.
+    """
+    if shard.model.family in TUPLE_CACHES:
+        size = sum(i.bytes for i in kv_cache(shard, workload, engine) if Phase.DECODE in i.phases)
+        yield Item(
+            name="kv_cache/of_the_step_before",
+            bytes=size,
+            low_bytes=0 * size,
+            high_bytes=2 * size,
+            phases=(Phase.DECODE,),
+            basis=Basis.DERIVED,
+            formula="all layers' keys and values once more",
+            source="Qwen/Qwen-14B-Chat:modeling_qwen.py, QWenAttention.forward",
+        )
+
+
+def kernel_workspaces(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
+    """Yield what kernels take beside their results: 8 MiB, at most cublasLt's workspace and two matrices. [B]
+
+    Peaks of one-token prompts on A100 (QwenLM speed benchmark, 4.46.0, bf16) lie 5 to 120 MiB above all that is named
+    elsewhere, the smallest models' 5 to 12.
     """
     del workload, engine
     matrices = [t.shape for layer, _ in shard.model.groups for t in layer.tensors if len(t.shape) > 1]
-    largest = 2 * max((prod(shape[-2:]) for shape in matrices), default=0)
+    largest = 2 * 2 * max((prod(shape[-2:]) for shape in matrices), default=0)
     yield Item(
         name="runtime/kernel_workspaces",
-        bytes=0,
+        bytes=KERNEL_WORKSPACE_BYTES,
         low_bytes=0,
         high_bytes=LT_WORKSPACE_BYTES + largest,
         phases=RUNNING,
         basis=Basis.MEASURED,
-        formula="up to 32 MiB of cublasLt and one matrix in 16 bit",
+        formula="8 MiB; up to 32 MiB of cublasLt and two matrices in 16 bit",
         source="pytorch/pytorch:aten/src/ATen/cuda/CUDABlas.cpp, _getWorkspaceSize",
     )
 
@@ -149,11 +179,14 @@ def separate_head(shard: Shard, workload: Inference, engine: EngineProfile) -> I
     """Yield the output projection that quantised files of tied models hold as well. [B]
 
     vocab_size * hidden_size * bytes per element
+
+    AutoAWQ saves it for every model (Falcon-7B: 0.55 GiB of the 0.68 by which its peak exceeds the tied weights).
     """
     del workload
     model = shard.model
     families = SEPARATE_HEADS.get(model.scheme.quantised.name, ())
-    if not (model.tied and shard.last and model.family in families):
+    named = model.family in families or engine.weight_format is not None
+    if not (model.tied and shard.last and named and model.vocab_size):
         return
     size = model.vocab_size * model.hidden_size * _element(shard)
     kept = _at_least(engine.version, KEEPS_HEAD_FROM)
@@ -223,6 +256,7 @@ def _at_least(version: str, first: str) -> bool:
 
 
 ITEMS: tuple[Component, ...] = (
+    previous_cache,
     kernel_workspaces,
     rotary_tables,
     positions,
