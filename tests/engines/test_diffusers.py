@@ -61,7 +61,10 @@ def test_cogvideox_by_version() -> None:
 
 
 def test_offload_by_component_and_by_leaf() -> None:
-    """The largest component of each phase; then the largest matrix, T5's 32,128 x 4,096 embedding."""
+    """The largest component of each phase, wherever it stands; then the largest matrix, T5's 32,128 x 4,096 embedding.
+
+    In Stable Diffusion 1.5 the safety checker comes before the smaller text encoder.
+    """
     sizes = component_bytes(read_model(SD3))
     model = rank(SD3, offload="model")
     alive = {item.name: item.phases for item in model.items if item.name.startswith("weights/")}
@@ -70,6 +73,9 @@ def test_offload_by_component_and_by_leaf() -> None:
         "weights/transformer": (Phase.DECODE,),
         "weights/vae": (Phase.SAMPLE,),
     } == alive
+    first = rank("sd-1.5", offload="model")
+    assert 2 * 303_981_588 * 2 == size(first, "weights/safety_checker")
+    assert all(item.name != "weights/text_encoder" for item in first.items)
     assert 0 == model.total(Phase.LOAD, Counter.ALLOCATED).expected_bytes
     assert sizes["text_encoder_3"] == size(model, "weights/text_encoder_3")
     assert 32128 * 4096 * 2 == size(rank(SD3, offload="sequential"), "weights/one_leaf")

@@ -149,6 +149,7 @@ def _largest_of_each(model: ModelSpec, sizes: dict[str, int]) -> dict[Phase, tup
 
 
 def _phase_of(component: Component) -> Phase:
+    """Say when a component works; a safety checker sees pixels, but alone, hence it is counted with the readers."""
     match component.facts:
         case Denoiser():
             return DENOISING
