@@ -50,7 +50,7 @@ def test_the_prompt_is_cached_by_cross_attention_only() -> None:
     assert 3 * 24 * 16_384 * 101 == item(need, "kv_cache/full_attention")
     assert 3 * 24 * 16_384 * 500 == item(need, "kv_cache/cross_attention")
     assert 3 * 500 * 4096 * 2 == item(need, "activations/encoded_prompt")
-    assert 3 * 1 * 3 * 4096 * 2 == item(need, "activations/last_hidden")
+    assert 3 * 1 * 4096 * 2 == item(need, "activations/last_hidden")
 
 
 def test_the_widest_place_of_prefill_is_the_encoder() -> None:
