@@ -105,7 +105,10 @@ def _pipeline(
     """Return a diffusion pipeline's request: it has no lengths, its sizes are the engine's to decide."""
     model = model if scheme is model.scheme else replace(model, scheme=scheme)
     filled = replace(workload, engine_version=workload.engine_version or engine.version)
-    filled, knobs = find_engine(workload.engine).defaults(model, filled, engine, device)
+    runtime = find_engine(workload.engine)
+    knobs: tuple[Choice, ...] = ()
+    if runtime.pipelines:
+        filled, knobs = runtime.defaults(model, filled, engine, device)
     return Understood(
         model=model,
         workload=filled,
