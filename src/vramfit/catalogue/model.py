@@ -38,22 +38,28 @@ def all_models() -> tuple[ModelRow, ...]:
 
 
 def find_model(name: str) -> ModelRow:
-    """Return the model of that Hub id or alias: exactly, case and punctuation aside, never by substring.
+    """Return the model of that Hub id or alias: as written, else punctuation aside, never by substring.
 
     Raises:
-        UnknownNameError: the catalogue has no such name; lists the nearest.
+        UnknownNameError: the catalogue has no such name, or several that differ in punctuation only; lists the nearest.
 
     >>> find_model("llama-3.1-8b").name
     'meta-llama/Llama-3.1-8B-Instruct'
+    >>> find_model("facebook/opt-13b").name, find_model("facebook/OPT-1.3B").name
+    ('facebook/opt-13b', 'facebook/opt-1.3b')
     """
-    wanted = normalise(name)
+    written, wanted = name.casefold(), normalise(name)
+    close: dict[str, dict[str, Any]] = {}
     known: list[str] = []
     for row in _rows(name.split("/", maxsplit=1)[0] if "/" in name else ""):
         names = (row["name"], *row["aliases"])
-        if any(normalise(n) == wanted for n in names):
+        if any(n.casefold() == written for n in names):
             return _row(row)
+        close |= {n: row for n in names if normalise(n) == wanted}
         known.extend(names)
-    raise UnknownNameError("model", name, nearest(name, known), "`vramfit models` lists all")
+    if len({row["name"] for row in close.values()}) == 1:
+        return _row(next(iter(close.values())))
+    raise UnknownNameError("model", name, tuple(close) or nearest(name, known), "`vramfit models` lists all")
 
 
 def _rows(organisation: str) -> Iterator[dict[str, Any]]:
