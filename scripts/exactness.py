@@ -62,21 +62,22 @@ def file_bytes(spec: ModelSpec) -> int:
     return sum(tensor_bytes(tensor, spec.scheme) for tensor in inventory(spec))
 
 
-def file_size(spec: ModelSpec) -> int:
-    """Return the bytes of the one safetensors file that holds a model which is not quantised. [B]
+def file_size(spec: ModelSpec, folder: str = "") -> int:
+    """Return the bytes of the one safetensors file that holds a model, or a pipeline's folder, not quantised. [B]
 
         8 + the header in JSON, filled up to a multiple of 8 + the tensors, widest type first, then by name
 
     Equal to a real file's only if all names and shapes are, so the size that an LFS pointer states is a witness.
     Source: huggingface/safetensors:safetensors/src/tensor.rs, serialize.
     """
-    tensors = sorted(inventory(spec), key=lambda t: (-_element_bytes(t, spec), t.name))
+    inside = (tensor for tensor in inventory(spec) if tensor.name.startswith(folder))
+    tensors = sorted(inside, key=lambda t: (-_element_bytes(t, spec), t.name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for tensor in tensors:
         start, end = end, end + tensor_bytes(tensor, spec.scheme)
         dtype = TYPES[spec.scheme.format_of(tensor).name]
-        header[tensor.name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [start, end]}
+        header[tensor.name.removeprefix(folder)] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"))
     return 8 + 8 * ceil_div(len(text), 8) + end
 
@@ -150,9 +151,9 @@ def _file(row: ModelRow, found: Mapping[str, Any]) -> str:
     """Return the bytes of a real file, by how much ours are more, and whether the names are the same."""
     spec = read_model({**row.config, **found.get("with", {})}, name=row.name)
     whole = "file" in found
-    theirs, ours = (int(found["file"]), file_size(spec)) if whole else (int(found["bytes"]), file_bytes(spec))
+    theirs, ours = (int(found["file"]), file_size(spec, found.get("folder", ""))) if whole else (int(found["bytes"]), file_bytes(spec))
     difference = f"{ours - theirs:+,}" if ours != theirs else "difference 0"
-    names = "its header included" if whole else f"same {found['tensors']:,} names"
+    names = f"{found.get('folder', '')} its header included".lstrip() if whole else f"same {found['tensors']:,} names"
     if not whole and names_digest(tensor.name for tensor in inventory(spec)) != found["digest"]:
         names = "other names"
     changed = f"; with its {', '.join(found['with'])}" if "with" in found else ""
