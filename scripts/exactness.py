@@ -77,7 +77,11 @@ def file_size(spec: ModelSpec, folder: str = "") -> int:
     for tensor in tensors:
         start, end = end, end + tensor_bytes(tensor, spec.scheme)
         dtype = TYPES[spec.scheme.format_of(tensor).name]
-        header[tensor.name.removeprefix(folder)] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [start, end]}
+        header[tensor.name.removeprefix(folder)] = {
+            "dtype": dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
     text = json.dumps(header, separators=(",", ":"))
     return 8 + 8 * ceil_div(len(text), 8) + end
 
@@ -150,12 +154,14 @@ def _files(row: ModelRow, files: Iterable[Mapping[str, Any]]) -> str:
 def _file(row: ModelRow, found: Mapping[str, Any]) -> str:
     """Return the bytes of a real file, by how much ours are more, and whether the names are the same."""
     spec = read_model({**row.config, **found.get("with", {})}, name=row.name)
-    whole = "file" in found
-    theirs, ours = (int(found["file"]), file_size(spec, found.get("folder", ""))) if whole else (int(found["bytes"]), file_bytes(spec))
+    if "file" in found:
+        folder = str(found.get("folder", ""))
+        theirs, ours, names = int(found["file"]), file_size(spec, folder), f"{folder} header included".lstrip()
+    else:
+        theirs, ours, names = int(found["bytes"]), file_bytes(spec), f"same {found['tensors']:,} names"
+        if names_digest(tensor.name for tensor in inventory(spec)) != found["digest"]:
+            names = "other names"
     difference = f"{ours - theirs:+,}" if ours != theirs else "difference 0"
-    names = f"{found.get('folder', '')} its header included".lstrip() if whole else f"same {found['tensors']:,} names"
-    if not whole and names_digest(tensor.name for tensor in inventory(spec)) != found["digest"]:
-        names = "other names"
     changed = f"; with its {', '.join(found['with'])}" if "with" in found else ""
     why = f"; {found['why']}" if "why" in found else ""
     return f"{theirs:,} B ({difference}; {names}{changed}{why}; {found['source']})"

@@ -14,6 +14,7 @@ from vramfit.spec import inventory
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
 import exactness
+import model_names
 
 ROWS = {row.name: row for row in all_models()}
 COUNTS, HEADERS = exactness.recorded(exactness.COUNTS), exactness.recorded(exactness.HEADERS)
@@ -58,6 +59,11 @@ def test_real_files_are_ours_or_the_difference_is_named(name: str, number: int) 
         names = exactness.names_digest(tensor.name for tensor in inventory(spec))
         same = (names, exactness.file_bytes(spec)) == (found["digest"], found["bytes"])
     assert same != ("why" in found)
+
+
+def test_the_list_of_names_is_fresh() -> None:
+    """model_names.json has every id and alias of the rows, under its organisation."""
+    assert model_names.text() == model_names.NAMES.read_text("utf-8"), "run scripts/model_names.py"
 
 
 def test_a_name_means_one_row() -> None:

@@ -12,6 +12,8 @@ from vramfit.errors import UnknownNameError
 from vramfit.names import nearest, normalise
 
 _FOLDER = Path(__file__).with_name("models")
+_NAMES = Path(__file__).with_name("model_names.json")
+"""Written by scripts/model_names.py: organisation -> the names of each row, its id first; read instead of all rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,7 @@ class ModelRow:
 
 def all_models() -> tuple[ModelRow, ...]:
     """Return every model of the catalogue, by organisation."""
-    return tuple(_row(row) for row in _rows(""))
+    return tuple(_row(row) for row in _rows())
 
 
 def find_model(name: str) -> ModelRow:
@@ -48,24 +50,22 @@ def find_model(name: str) -> ModelRow:
     >>> find_model("facebook/opt-13b").name, find_model("facebook/OPT-1.3B").name
     ('facebook/opt-13b', 'facebook/opt-1.3b')
     """
+    names: Mapping[str, list[list[str]]] = json.loads(_NAMES.read_bytes())
+    rows = [(organisation, row) for organisation, rows in names.items() for row in rows]
     written, wanted = name.casefold(), normalise(name)
-    close: dict[str, dict[str, Any]] = {}
-    known: list[str] = []
-    for row in _rows(name.split("/", maxsplit=1)[0] if "/" in name else ""):
-        names = (row["name"], *row["aliases"])
-        if any(n.casefold() == written for n in names):
-            return _row(row)
-        close |= {n: row for n in names if normalise(n) == wanted}
-        known.extend(names)
-    if len({row["name"] for row in close.values()}) == 1:
-        return _row(next(iter(close.values())))
-    raise UnknownNameError("model", name, tuple(close) or nearest(name, known), "`vramfit models` lists all")
+    found = [place for place in rows if any(n.casefold() == written for n in place[1])]
+    found = found or [place for place in rows if any(normalise(n) == wanted for n in place[1])]
+    if len(found) != 1:
+        known = [n for _, row in found or rows for n in row]
+        close = tuple(n for n in known if normalise(n) == wanted)
+        raise UnknownNameError("model", name, close or nearest(name, known), "`vramfit models` lists all")
+    organisation, (identity, *_) = found[0]
+    return next(_row(row) for row in _rows(organisation) if row["name"] == identity)
 
 
-def _rows(organisation: str) -> Iterator[dict[str, Any]]:
-    """Yield raw rows, those of the named organisation first, so that a full id reads one file only."""
-    paths = sorted(_FOLDER.glob("*.json"), key=lambda p: (p.stem != organisation, p.stem))
-    for path in paths:
+def _rows(organisation: str = "*") -> Iterator[dict[str, Any]]:
+    """Yield the raw rows of one organisation, or of all."""
+    for path in sorted(_FOLDER.glob(f"{organisation}.json")):
         yield from json.loads(path.read_bytes())
 
 
