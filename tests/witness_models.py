@@ -83,7 +83,9 @@ def saved_components(models: Mapping[str, Any]) -> Shapes:
         lost = "text_model." if type(model).__name__ == "CLIPTextModel" else ""  # as ``_published`` does for towers
         tied = getattr(model, "all_tied_weights_keys", None) or {}
         state = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
-        found.update({f"{folder}/{lost}{_tower(name)}": tuple(tensor.shape) for name, tensor in state.items()})
+        nested = type(model).__name__ == "StableDiffusionSafetyChecker"
+        shapes = {lost + (_tower(name) if nested else name): tuple(tensor.shape) for name, tensor in state.items()}
+        found.update({f"{folder}/{name}": shape for name, shape in shapes.items()})
     return found
 
 
