@@ -15,27 +15,33 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vramfit.catalogue.model import ModelRow, all_models
 from vramfit.memory.weights import tensor_bytes
 from vramfit.source import read_model
-from vramfit.spec import ModelSpec, inventory
-from vramfit.units import format_count
+from vramfit.spec import ModelSpec, Tensor, inventory
+from vramfit.units import ceil_div, format_count
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tests"))
+from witness_models import as_saved, build, build_components, resident, saved, saved_components  # noqa: E402 - see above
+
 PAGE = ROOT / "docs" / "exactness.md"
 COUNTS = ROOT / "tests" / "witness" / "counts.json"
 HEADERS = ROOT / "tests" / "witness" / "headers.json"
+TYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
+"""Our name of a plain format -> its name in a header."""
 OPENING = """<!-- Written by scripts/exactness.py from the catalogue and tests/witness: edit there. -->
 # How exact the counts are
 
 One row per model of the catalogue. **Ours** is what vramfit counts from the configuration.
 **Theirs** is the number of parameters of the model that transformers (or diffusers) itself builds from the same
 configuration, without memory; where both lists of tensors are the same, names and shapes, the row says so.
-**File** is a real checkpoint's own index: its bytes, and its names, beside those that our specification implies.
+**File** is a real checkpoint's own index: its bytes, and its names, beside those that our specification implies; or the
+size of its one file, which is ours to the byte only if all names and shapes are. A copy or a fine-tune of the same
+shapes counts; "with" names the fields in which its configuration is another.
 
 """
 
@@ -51,23 +57,45 @@ def names_digest(names: Iterable[str]) -> str:
     return digest(dict.fromkeys(names, ()))
 
 
-def loaded_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of every tensor that a plain load brings to the device."""
-    loaded = replace(spec, parts=tuple(part for part in spec.parts if part.resident))
-    return {tensor.name: tensor.shape for tensor in inventory(loaded)}
-
-
 def file_bytes(spec: ModelSpec) -> int:
     """Return the bytes of every tensor of the checkpoint, those that a plain load leaves on disk included."""
     return sum(tensor_bytes(tensor, spec.scheme) for tensor in inventory(spec))
 
 
-def recorded(path: Path) -> dict[str, dict[str, Any]]:
+def file_size(spec: ModelSpec, folder: str = "") -> int:
+    """Return the bytes of the one safetensors file that holds a model, or a pipeline's folder, not quantised. [B]
+
+        8 + the header in JSON, filled up to a multiple of 8 + the tensors, widest type first, then by name
+
+    Equal to a real file's only if all names and shapes are, so the size that an LFS pointer states is a witness.
+    Source: huggingface/safetensors:safetensors/src/tensor.rs, serialize.
+    """
+    inside = (tensor for tensor in inventory(spec) if tensor.name.startswith(folder))
+    tensors = sorted(inside, key=lambda t: (-_element_bytes(t, spec), t.name))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for tensor in tensors:
+        start, end = end, end + tensor_bytes(tensor, spec.scheme)
+        dtype = TYPES[spec.scheme.format_of(tensor).name]
+        header[tensor.name.removeprefix(folder)] = {
+            "dtype": dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":"))
+    return 8 + 8 * ceil_div(len(text), 8) + end
+
+
+def _element_bytes(tensor: Tensor, spec: ModelSpec) -> int:
+    return spec.scheme.format_of(tensor).tensor_size((1,))
+
+
+def recorded(path: Path) -> dict[str, Any]:
     """Return what is recorded, by the catalogue's names."""
     return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
 
 
-def write_record(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
+def write_record(path: Path, rows: Mapping[str, Any]) -> None:
     """Write one line per model, sorted, so that a change is one line of a difference."""
     lines = (f"{json.dumps(name)}: {json.dumps(rows[name])}" for name in sorted(rows, key=str.lower))
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
@@ -79,13 +107,13 @@ def page(rows: Iterable[ModelRow]) -> str:
     lines, differing = [], []
     for row in rows:
         spec = read_model(row.config, name=row.name)
-        theirs, difference = _theirs(spec, counts.get(row.name, {}))
+        theirs, difference = _theirs(row, spec, counts.get(row.name, {}))
         if difference not in {"0", ""}:
             differing.append(row.name)
         cells = (
             row.name, str(row.config.get("model_type", spec.family)), f"{spec.num_parameters:,}",
             format_count(spec.num_active_parameters) if spec.num_active_parameters != spec.num_parameters else "all",
-            theirs, difference, _published(row, spec), _file(spec, headers.get(row.name)),
+            theirs, difference, _published(row, spec), _files(row, headers.get(row.name, ())),
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     asked = sum("parameters" in counts.get(row.name, {}) for row in rows)
@@ -100,12 +128,14 @@ def page(rows: Iterable[ModelRow]) -> str:
     return OPENING + summary + head + "\n".join(lines) + "\n"
 
 
-def _theirs(spec: ModelSpec, found: Mapping[str, Any]) -> tuple[str, str]:
+def _theirs(row: ModelRow, spec: ModelSpec, found: Mapping[str, Any]) -> tuple[str, str]:
     """Return what the library counted, and by how much ours is more."""
     if "parameters" not in found:
         return str(found.get("none", "not asked")), ""
     more = spec.num_parameters - int(found["parameters"])
-    same = found["digest"] == digest(loaded_shapes(spec))
+    plain = {name: value for name, value in row.config.items() if name != "quantization_config"}
+    saved_as = as_saved(resident(read_model(plain, name=row.name)), spec.family)
+    same = found["digest"] == digest(saved_as)
     names = f"same {found['tensors']:,} names and shapes" if same else found.get("why", "names differ")
     return f"{found['parameters']:,} ({found['class']}; {names})", f"{more:+,}" if more else "0"
 
@@ -117,21 +147,29 @@ def _published(row: ModelRow, spec: ModelSpec) -> str:
     return f"{row.parameters:,}" + (f" ({more:+,})" if more else "")
 
 
-def _file(spec: ModelSpec, found: Mapping[str, Any] | None) -> str:
+def _files(row: ModelRow, files: Iterable[Mapping[str, Any]]) -> str:
+    return "; ".join(_file(row, found) for found in files)
+
+
+def _file(row: ModelRow, found: Mapping[str, Any]) -> str:
     """Return the bytes of a real file, by how much ours are more, and whether the names are the same."""
-    if found is None:
-        return ""
-    more = file_bytes(spec) - int(found["bytes"])
-    names = names_digest(tensor.name for tensor in inventory(spec))
-    same = f"same {found['tensors']:,} names" if names == found["digest"] else str(found.get("why", "names differ"))
-    return f"{found['bytes']:,} B ({f'{more:+,}' if more else 'difference 0'}; {same}; {found['source']})"
+    spec = read_model({**row.config, **found.get("with", {})}, name=row.name)
+    if "file" in found:
+        folder = str(found.get("folder", ""))
+        theirs, ours, names = int(found["file"]), file_size(spec, folder), f"{folder} header included".lstrip()
+    else:
+        theirs, ours, names = int(found["bytes"]), file_bytes(spec), f"same {found['tensors']:,} names"
+        if names_digest(tensor.name for tensor in inventory(spec)) != found["digest"]:
+            names = "other names"
+    difference = f"{ours - theirs:+,}" if ours != theirs else "difference 0"
+    changed = f"; with its {', '.join(found['with'])}" if "with" in found else ""
+    why = f"; {found['why']}" if "why" in found else ""
+    return f"{theirs:,} B ({difference}; {names}{changed}{why}; {found['source']})"
 
 
 def measure(row: ModelRow) -> dict[str, Any]:
     """Return what transformers says of a row: class, parameters, how many tensors it would save, their fingerprint."""
     import transformers  # noqa: PLC0415 - only --measure needs it
-
-    from witness_models import build, build_components, saved, saved_components  # noqa: PLC0415 - beside the tests
 
     if "components" in row.config:
         import diffusers  # noqa: PLC0415 - so
@@ -149,7 +187,9 @@ def measure(row: ModelRow) -> dict[str, Any]:
         model = build(dict(row.config))
     except (ValueError, KeyError, ImportError) as error:
         return {"none": f"not in transformers {transformers.__version__}: {str(error).splitlines()[0][:80]}"}
-    shapes = saved(model)
+    except (AttributeError, TypeError) as error:
+        return {"none": f"fails in transformers {transformers.__version__}: {str(error).splitlines()[0][:80]}"}
+    shapes = saved(model, str(row.config["model_type"]))
     return {
         "program": f"transformers {transformers.__version__}",
         "class": type(model).__name__,

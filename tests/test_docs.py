@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import accuracy_page
 import component_pages
 from doc_console import COMMAND, ROOT, blocks, pages, updated
 
@@ -57,3 +58,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_component_pages_are_fresh() -> None:
     """The pages in docs/components are what the docstrings say today."""
     assert [] == component_pages.stale(component_pages.pages())
+
+
+@pytest.mark.slow
+def test_accuracy_page_is_fresh() -> None:
+    """Every measured run as it is predicted today; ``scripts/docs --update`` writes the page."""
+    assert 0 == accuracy_page.main(["--check"])

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vramfit.catalogue.model import all_models
+from vramfit.catalogue.model import ModelRow, all_models
 from vramfit.errors import ImpossiblePlanError
 from vramfit.estimate import estimate
 from vramfit.request import Inference, Plan
 from vramfit.result import Counter, Phase
 from vramfit.source import read_model
 
-MODELS = {row.name: read_model(row.name) for row in all_models() if "model_type" in row.config}
+
+def _kind(row: ModelRow) -> tuple[object, ...]:
+    """Return what makes a row another case: its kind, and how it is quantised."""
+    section = row.config.get("quantization_config")
+    return row.config["model_type"], section.get("quant_method") if isinstance(section, Mapping) else None
+
+
+ROWS = {_kind(row): row for row in all_models() if "model_type" in row.config}
+MODELS = {row.name: read_model(row.config, name=row.name) for row in ROWS.values()}
 NAMES = st.sampled_from(sorted(MODELS))
 ENGINES = st.sampled_from(
     [("generic", None), ("transformers", "4.38.2"), ("transformers", "4.57.1"), ("transformers", None)]

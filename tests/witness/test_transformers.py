@@ -9,7 +9,7 @@ import pytest
 
 from published_remote import BY_HAND, PUBLISHED
 from tiny import ALL
-from vramfit.catalogue.model import ModelRow, all_models
+from vramfit.catalogue.model import all_models
 from vramfit.readers.families import FAMILIES
 from vramfit.readers.hf_config import read_config
 from vramfit.spec import inventory
@@ -21,8 +21,6 @@ pytestmark = pytest.mark.witness
 NOT_OURS = {"quantization_config", "architectures", "transformers_version", "auto_map"}
 STAND_INS = {"kimi_k2": "deepseek_v3"}
 """Types that transformers does not have, and the class whose shapes they share."""
-
-ROWS = [pytest.param(row, id=row.name) for row in all_models() if "model_type" in row.config]
 
 
 def on_meta(config: Mapping[str, Any]) -> Any:
@@ -36,13 +34,6 @@ def on_meta(config: Mapping[str, Any]) -> Any:
         if known is not None:
             return known(built)
         return transformers.AutoModelForCausalLM.from_config(built)
-
-
-@pytest.mark.parametrize("row", ROWS)
-def test_counts_equal_transformers_own(row: ModelRow) -> None:
-    """Every model of the catalogue, to the unit."""
-    model = on_meta(row.config)
-    assert sum(p.numel() for p in model.parameters()) == read_config(row.config, row.name).num_parameters
 
 
 TINY: dict[str, dict[str, Any]] = {
