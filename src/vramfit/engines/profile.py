@@ -13,6 +13,7 @@ ENGINES = {
     "generic": "generic",
     "llama.cpp": "llama_cpp",
     "ollama": "ollama",
+    "sglang": "sglang",
     "transformers": "transformers",
     "vllm": "vllm",
 }
