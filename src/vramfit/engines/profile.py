@@ -12,8 +12,11 @@ from vramfit.request import KNOBS, Inference
 ENGINES = {
     "generic": "generic",
     "llama.cpp": "llama_cpp",
+    "lmdeploy": "lmdeploy",
     "ollama": "ollama",
     "sglang": "sglang",
+    "tensorrt-llm": "tensorrt_llm",
+    "tgi": "tgi",
     "transformers": "transformers",
     "vllm": "vllm",
 }
