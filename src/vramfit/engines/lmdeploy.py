@@ -3,8 +3,9 @@
     blocks = cache_max_entry_count * free // block, block = 64 tokens * layers * KV heads * head_dim * 2 * bytes
 
 Read from InternLM/lmdeploy: src/turbomind/models/llama/BlockManager.cc, GetBlockCount, and SequenceManager.cc (0.2.0,
-0.2.2, 0.6.4, 0.10.0, 0.12.0); src/turbomind/turbomind.cc, CreateEngine (0.16.0); src/turbomind/kernels/attention/block.h,
-Layout (0.10.0); lmdeploy/messages.py and utils.py, get_max_batch_size (0.6.4, 0.10.0).
+0.2.2, 0.6.4, 0.10.0, 0.12.0); src/turbomind/turbomind.cc, CreateEngine (0.16.0);
+src/turbomind/kernels/attention/block.h, Layout (0.10.0); lmdeploy/messages.py and utils.py, get_max_batch_size
+(0.6.4, 0.10.0).
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from dataclasses import replace
 
 from vramfit.device import Device
 from vramfit.engine import Engine, EngineProfile, Rank
+from vramfit.engines.open_field import fill
 from vramfit.engines.pool import Span, cell, reading, share, span, starting_with, tokens_readings
 from vramfit.engines.served_weights import allocations, reserved_bytes
 from vramfit.errors import ImpossiblePlanError
-from vramfit.layer_kind import GroupedQuery
+from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.memory.activations import activations, towers
 from vramfit.memory.adapters import adapters
 from vramfit.memory.kv_cache import kv_cache
@@ -29,6 +31,7 @@ from vramfit.request import Inference, Plan
 from vramfit.result import ALWAYS, Basis, Choice, Item, Quantity, Reading, Reservation, exactly
 from vramfit.shard import Shard
 from vramfit.spec import ModelSpec
+from vramfit.units import count_of
 
 _BASE = EngineProfile(
     name="lmdeploy",
@@ -46,11 +49,18 @@ _BASE = EngineProfile(
 PROFILES = (
     _BASE,
     replace(_BASE, version="0.2.2", checked="0.2.2"),
-    replace(_BASE, version="0.3", checked="0.4.0, 0.6.4, 0.10.0 and 0.12.0"),
+    replace(_BASE, version="0.3", checked="0.4.0, 0.6.4 and 0.7.2"),
+    replace(_BASE, version="0.9", checked="0.9.0, 0.10.0 and 0.12.0"),
     replace(_BASE, version="0.16", checked="0.16.0"),
 )
 OF_TOTAL = frozenset({"0.1"})
 """Profiles whose share is of the card's total, whatever is free."""
+CONVERTS_IN_TORCH = frozenset({"0.2.2", "0.3"})
+"""Profiles that do not empty torch's cache before they count blocks, so copies made by the conversion stay reserved.
+Source: lmdeploy/turbomind/deploy/target_model/base.py, export_weight and export (0.6.4, 0.8.0); emptied by
+deploy/loader.py since 0.9.0."""
+FFN_COPIES = 6
+"""Three matrices of a layer and their transposed copies. Source: deploy/module.py, Ffn._export, 0.6.4."""
 LONG_BLOCKS = frozenset({"0.1", "0.2.2"})
 """Profiles whose blocks hold 128 tokens."""
 KNOBS = frozenset({"max_num_seqs", "max_num_batched_tokens", "memory_fraction", "prefix_caching", "block_tokens"})
@@ -75,15 +85,16 @@ def defaults(
     old = engine.version in OF_TOTAL
     product = device.product.lower() if device is not None else "h100"
     sequences = next((n for name, n in SEQUENCES.items() if name in product), OTHER_SEQUENCES)
-    found: dict[str, tuple[object, str]] = {
+    found = {
         "memory_fraction": (SHARE_OF_TOTAL if old else SHARE, "default of cache_max_entry_count"),
-        "block_tokens": (BLOCK_TOKENS_OLD if engine.version in LONG_BLOCKS else BLOCK_TOKENS, "default of cache_block_seq_len"),
+        "block_tokens": (
+            BLOCK_TOKENS_OLD if engine.version in LONG_BLOCKS else BLOCK_TOKENS,
+            "default of cache_block_seq_len",
+        ),
         "max_num_seqs": (sequences, "default of max_batch_size on this card"),
         "max_num_batched_tokens": (engine.prefill_chunk_tokens, "default of max_prefill_token_num"),
     }
-    opened = {name: pair for name, pair in found.items() if getattr(workload, name) is None}
-    choices = tuple(Choice(field=name, value=value, why=why) for name, (value, why) in opened.items())
-    return replace(workload, **{name: value for name, (value, _) in opened.items()}), choices  # type: ignore[arg-type]
+    return fill(workload, found)
 
 
 def check(model: ModelSpec, workload: Inference, plan: Plan) -> None:
@@ -108,7 +119,7 @@ def passes(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable
 def second_table(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
     """Yield the output projection of tied models: TurboMind loads the embeddings twice. [B]
 
-    Source: InternLM/lmdeploy:lmdeploy/turbomind/deploy/module.py, Misc, 0.10.0.
+    Source: InternLM/lmdeploy:lmdeploy/turbomind/deploy/module.py, save_split of output.weight, 0.10.0.
     """
     del workload, engine
     model = shard.model
@@ -116,7 +127,7 @@ def second_table(shard: Shard, workload: Inference, engine: EngineProfile) -> It
         yield exactly(
             "weights/second_table", tensor_bytes(model.embeddings[0], model.scheme), ALWAYS,
             "token embeddings once more, as output projection",
-            "InternLM/lmdeploy@v0.10.0:lmdeploy/turbomind/deploy/module.py, Misc", Basis.DERIVED,
+            "InternLM/lmdeploy@v0.10.0:lmdeploy/turbomind/deploy/module.py, output.weight", Basis.DERIVED,
         )  # fmt: skip
 
 
@@ -127,7 +138,7 @@ def scales(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable
     if size:
         tokens = workload.context_tokens * workload.batch
         yield exactly(
-            "kv_cache/scales", size * tokens, (*ALWAYS[1:],), f"{size:,} B per token x {tokens:,} tokens",
+            "kv_cache/scales", size * tokens, (*ALWAYS[1:],), f"{size:,} B per token x {count_of(tokens, 'token')}",
             "InternLM/lmdeploy@v0.10.0:src/turbomind/kernels/attention/block.h, token_param_size", Basis.DERIVED,
         )  # fmt: skip
 
@@ -147,12 +158,24 @@ def _scale_bytes(shard: Shard, workload: Inference) -> int:
 def held(rank: Rank) -> Span:
     """What is taken when the blocks are counted: context, kernels, communicators and weights. [B]
 
-    TurboMind's own allocator rounds little; a vision tower is held by torch in whole segments (high).
+    TurboMind's own allocator rounds little; a vision tower is held by torch in whole segments (high). Until 0.8
+    torch also keeps what the conversion copied: one vocabulary matrix and six of a layer's feed-forward network.
     """
     stored = sum(item.bytes for item in starting_with(rank.items, "weights/"))
     segments = max(stored, reserved_bytes(allocations(rank.shard)))
     taken = starting_with(rank.items, "runtime/cuda_context", "runtime/loaded_kernels", "runtime/collectives")
-    return span(taken) + Span(low=stored, expected=stored, high=segments)
+    copies = _conversion_bytes(rank)
+    expected = copies if rank.engine.version in CONVERTS_IN_TORCH else 0
+    return span(taken) + Span(low=stored, expected=stored + expected, high=segments + 2 * copies)
+
+
+def _conversion_bytes(rank: Rank) -> int:
+    """Bytes of the copies that the conversion of weights makes on the card at a time. [B]"""
+    model, scheme = rank.shard.model, rank.shard.model.scheme
+    table = max((tensor_bytes(t, scheme) for t in (*model.embeddings, *model.head)), default=0)
+    dense = (layer for layer, _ in model.groups if isinstance(layer.feed_forward, Dense))
+    matrix = max((tensor_bytes(t, scheme) for layer in dense for t in layer.tensors), default=0)
+    return table + FFN_COPIES * matrix
 
 
 def pool(rank: Rank) -> Span | None:
@@ -160,6 +183,8 @@ def pool(rank: Rank) -> Span | None:
 
         until 0.2.1   share * total
         since 0.2.2   share * what is free after loading, on the rank with least
+
+    Buffers for passes are allocated later, from the rest.
     """
     device, part = rank.device, rank.workload.memory_fraction
     if device is None or part is None:

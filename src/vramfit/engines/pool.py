@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from vramfit.engine import EngineProfile, Rank
 from vramfit.layer_kind import Compressed, CrossAttention, GroupedQuery
 from vramfit.memory.kv_cache import token_bytes
 from vramfit.memory.recurrent_state import recurrent_state
-from vramfit.engine import EngineProfile, Rank
 from vramfit.request import Inference
 from vramfit.result import Item, Quantity, Reading
 from vramfit.shard import Shard
+from vramfit.units import count_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +92,7 @@ def cell(shard: Shard, workload: Inference, engine: EngineProfile) -> Cell:
                 window += size
             else:
                 full += size
-    one = replace(workload, batch=1)
+    one = replace(workload, batch=1, context_tokens=1, prompt_tokens=1, new_tokens=0)
     state = sum(item.bytes for item in recurrent_state(shard, one, engine))
     return Cell(full_bytes=full, window_bytes=window, state_bytes=state, pages=pages)
 
@@ -124,7 +125,7 @@ def tokens_readings(
     )
     yield Reading(
         quantity=Quantity.REQUESTS_AT_CONTEXT,
-        formula=f"{tokens['value']:,} tokens / {context:,} tokens of context",
+        formula=f"{tokens['value']:,} tokens / {count_of(context, 'token')} of context",
         source=source,
         **{bound: count / context for bound, count in tokens.items()},
     )
@@ -132,6 +133,4 @@ def tokens_readings(
 
 def reading(quantity: Quantity, size: Span, formula: str, source: str) -> Reading:
     """Make a reading of a span."""
-    return Reading(
-        quantity=quantity, value=size.expected, low=size.low, high=size.high, formula=formula, source=source
-    )
+    return Reading(quantity=quantity, value=size.expected, low=size.low, high=size.high, formula=formula, source=source)

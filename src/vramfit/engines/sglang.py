@@ -16,6 +16,7 @@ from fractions import Fraction
 from vramfit.device import Device
 from vramfit.engine import Engine, EngineProfile, Rank
 from vramfit.engines import sglang_budget as budget
+from vramfit.engines.open_field import fill
 from vramfit.engines.pool import Cell, Span, cell, exact, reading, share, span, starting_with, tokens_readings
 from vramfit.engines.served_weights import allocations, reserved_bytes, rotary_table_bytes
 from vramfit.errors import ImpossiblePlanError
@@ -31,7 +32,7 @@ from vramfit.request import Inference, Plan
 from vramfit.result import ALWAYS, Basis, Choice, Counter, Item, Phase, Quantity, Reading, Reservation
 from vramfit.shard import Shard
 from vramfit.spec import ModelSpec
-from vramfit.units import MIB
+from vramfit.units import MIB, count_of
 
 _BASE = EngineProfile(
     name="sglang",
@@ -89,7 +90,7 @@ def defaults(
     del model
     tier = budget.tier(budget.FACTS[engine.version], device)
     card = "a card of this size" if device is not None else "an 80 GB card: none is named"
-    found: dict[str, tuple[object, str]] = {
+    found = {
         "max_num_batched_tokens": (tier.chunk_tokens, f"default of chunked_prefill_size on {card}"),
         "max_num_seqs": (LEAST_REQUESTS, "default of max_running_requests; up to 4,096 where the pool is large"),
         "block_tokens": (1, "default of page_size; some attention backends take 64 or 128"),
@@ -97,9 +98,7 @@ def defaults(
         "prefix_caching": (True, "finished prefixes stay in the radix tree"),
         "chunked_prefill": (True, "long prompts are cut into passes"),
     }
-    opened = {name: pair for name, pair in found.items() if getattr(workload, name) is None}
-    choices = tuple(Choice(field=name, value=value, why=why) for name, (value, why) in opened.items())
-    return replace(workload, **{name: value for name, (value, _) in opened.items()}), choices  # type: ignore[arg-type]
+    return fill(workload, found)
 
 
 def check(model: ModelSpec, workload: Inference, plan: Plan) -> None:
@@ -116,10 +115,8 @@ def check(model: ModelSpec, workload: Inference, plan: Plan) -> None:
 def windows(model: ModelSpec, engine: EngineProfile) -> EngineProfile:
     """Return the profile for this model: some families' window layers keep everything."""
     facts = budget.FACTS[engine.version]
-    if facts.windowed is None:
-        kept = not model.family.startswith("llama4")
-    else:
-        kept = model.family in facts.windowed
+    listed = facts.windowed
+    kept = not model.family.startswith("llama4") if listed is None else model.family in listed
     return replace(engine, windowed_cache=engine.windowed_cache and kept)
 
 
@@ -153,7 +150,8 @@ def tables(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable
         high_bytes=size * (MOST_REQUESTS if requests == LEAST_REQUESTS else requests) // requests,
         phases=ALWAYS,
         basis=Basis.DERIVED,
-        formula=f"({requests:,} + 1) requests x ({workload.context_tokens:,} + {SPARE_POSITIONS}) positions x 4 B",
+        formula=f"({requests:,} + 1) requests x ({count_of(workload.context_tokens, 'token')} + "
+        f"{SPARE_POSITIONS}) x 4 B",
         source="sgl-project/sglang@v0.5.6:python/sglang/srt/mem_cache/memory_pool.py, ReqToTokenPool",
     )
     rotary = rotary_table_bytes(shard, shard.model.max_position_embeddings, 4)
@@ -202,7 +200,7 @@ def before(rank: Rank) -> Span:
 def loaded(rank: Rank) -> Span:
     """What the log calls "mem usage" of loading: segments of the weights and the table of positions. [B]
 
-        low: bytes of tensors; expected: whole segments; high: with the kernels that loading brings in
+    low: bytes of tensors; expected: whole segments; high: with the kernels that loading brings in
     """
     stored = sum(item.bytes for item in starting_with(rank.items, "weights/"))
     rotary = rotary_table_bytes(rank.shard, rank.model.max_position_embeddings, 4)
@@ -257,8 +255,8 @@ def pools(rank: Rank) -> Span | None:
 def split(rank: Rank, one: Cell, whole: Span) -> tuple[Span, Fraction]:
     """Return what the cache gets, and what a token of it costs, window layers at their ratio.
 
-        cache = pools / (1 + 0.9), states the rest, where layers keep a state
-        bytes per token = full layers + 0.8 * window layers
+    cache = pools / (1 + 0.9), states the rest, where layers keep a state
+    bytes per token = full layers + 0.8 * window layers
     """
     facts = budget.FACTS[rank.engine.version]
     if one.state_bytes and facts.state_ratio is not None:
@@ -289,9 +287,7 @@ def readings(rank: Rank) -> Iterable[Reading]:
     if per_token:
         yield from tokens_readings(rank, left, per_token, rank.workload.block_tokens or 1, SOURCE)
     if one.state_bytes:
-        states = Span(
-            low=whole.low - left.low, expected=whole.expected - left.expected, high=whole.high - left.high
-        )
+        states = Span(low=whole.low - left.low, expected=whole.expected - left.expected, high=whole.high - left.high)
         yield reading(Quantity.RECURRENT_STATE, states, "pools less cache", SOURCE)
 
 

@@ -7,7 +7,7 @@ nvidia-smi prints as total; ours is the total that a process sees, up to 1 % les
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from vramfit.device import Device
@@ -32,7 +32,7 @@ class SglangFacts:
     """What changed between versions, as far as memory is concerned."""
 
     rule: str
-    """``"ranks"``: a table by ranks; ``"ranks, large"`` and ``"ranks, larger"``: the same with a reserve on large cards;
+    """``"ranks"``: a table by ranks; ``"ranks, large"`` and ``"ranks, larger"``: the same, large cards apart;
     ``"tiers"``: a reserve by card; ``"sum"``: a reserve that is added up."""
     tiers: tuple[Tier, ...]
     graphs_of_prefill: bool = False
@@ -60,6 +60,19 @@ WINDOWED = frozenset({
 })  # fmt: skip
 """Source: srt/configs/model_config.py, is_hybrid_swa_model, 0.5.9 and 0.5.23 (which adds Gemma 4)."""
 
+_BY_CARD = SglangFacts(
+    rule="tiers",
+    tiers=_tiers((35, 2048, 8, 80), (80, 8192, 160, 160), (160, 8192, 256, 256), (inf, 16384, 512, 512)),
+)
+_SUM = SglangFacts(
+    rule="sum",
+    shrinks_for_vision="tower",
+    window_ratio=0.8,
+    state_ratio=0.9,
+    tiers=_tiers((20, 2048, 8, 8), (35, 2048, 16, 80), *_LARGE),
+)
+_LISTED = replace(_SUM, windowed=WINDOWED, tiers=_tiers((20, 2048, 8, 8), (35, 2048, 24, 80), *_LARGE))
+
 FACTS = {
     "0.4": SglangFacts(rule="ranks", tiers=_OLD),
     "0.4.6": SglangFacts(
@@ -69,32 +82,14 @@ FACTS = {
         rule="ranks, larger",
         tiers=_tiers((25_000 / 1024, 2048, 8, 80), (80, 8192, 160, 160), (175, 8192, 256, 256), (inf, 16384, 256, 256)),
     ),
-    "0.4.8": SglangFacts(
-        rule="tiers", tiers=_tiers((35, 2048, 8, 80), (80, 8192, 160, 160), (160, 8192, 256, 256), (inf, 16384, 512, 512))
-    ),
-    "0.5": SglangFacts(
-        rule="tiers", shrinks_for_vision="tower", window_ratio=0.8,
-        tiers=_tiers((35, 2048, 8, 80), (80, 8192, 160, 160), (160, 8192, 256, 256), (inf, 16384, 512, 512)),
-    ),
-    "0.5.3": SglangFacts(
-        rule="sum", shrinks_for_vision="tower", window_ratio=0.8, state_ratio=0.9,
-        tiers=_tiers((20, 2048, 8, 8), (35, 2048, 16, 80), *_LARGE),
-    ),
-    "0.5.6": SglangFacts(
-        rule="sum", shrinks_for_vision="tower", window_ratio=0.8, state_ratio=0.9,
-        tiers=_tiers((20, 2048, 8, 8), (35, 2048, 24, 80), *_LARGE),
-    ),
-    "0.5.9": SglangFacts(
-        rule="sum", shrinks_for_vision="tower", window_ratio=0.8, state_ratio=0.9, windowed=WINDOWED,
-        tiers=_tiers((20, 2048, 8, 8), (35, 2048, 24, 80), *_LARGE),
-    ),
-    "0.5.12": SglangFacts(
-        rule="sum", shrinks_for_vision="tower", window_ratio=0.8, state_ratio=0.9, graphs_of_prefill=True, windowed=WINDOWED,
-        tiers=_tiers((20, 2048, 8, 8), (35, 2048, 24, 80), *_LARGE),
-    ),
-    "0.5.23": SglangFacts(
-        rule="sum", shrinks_for_vision="tower", window_ratio=0.8, state_ratio=0.9, graphs_of_prefill=True, windowed=WINDOWED,
-        tiers=_tiers((20, 2048, 8, 8), (35, 4096, 48, 160), *_LARGE),
+    "0.4.8": _BY_CARD,
+    "0.5": replace(_BY_CARD, shrinks_for_vision="tower", window_ratio=0.8),
+    "0.5.3": _SUM,
+    "0.5.6": replace(_SUM, tiers=_tiers((20, 2048, 8, 8), (35, 2048, 24, 80), *_LARGE)),
+    "0.5.9": _LISTED,
+    "0.5.12": replace(_LISTED, graphs_of_prefill=True),
+    "0.5.23": replace(
+        _LISTED, graphs_of_prefill=True, tiers=_tiers((20, 2048, 8, 8), (35, 4096, 48, 160), *_LARGE)
     ),
 }  # fmt: skip
 """By the version of the profile."""
@@ -142,13 +137,13 @@ def prefill_sizes(largest: int) -> int:
 def fraction(facts: SglangFacts, device: Device, plan: Plan, chunk_tokens: int, *, latent: bool, eager: bool) -> float:
     """Return the default of ``mem_fraction_static``, before a tower makes it smaller.
 
-        until 0.4.5   0.88 on one rank to 0.79 on 16
-        0.4.6         the same up to 80 GiB; above 1 - 13 GiB / total
-        0.4.7         the same up to 80 GiB; 0.88 up to 96; above the smaller of 1 - 0.12 * (1 - 48 GiB / total)
-                      and 1 - 18 GiB / total; 0.79 from 180,000 MiB on
-        until 0.5.2   1 - reserve / total, reserve by card: 2.8 + ranks / 10, 9.5 + ranks / 2 or 12 + ranks / 2 GiB, or 32
-        since 0.5.3   reserve = 512 + 1.5 * max(chunk, 2048) + 128 * ranks + 2 * largest captured batch MiB,
-                      at least 10 GiB on cards above 60 GiB; rounded to three decimals
+    until 0.4.5   0.88 on one rank to 0.79 on 16
+    0.4.6         the same up to 80 GiB; above 1 - 13 GiB / total
+    0.4.7         the same up to 80 GiB; 0.88 up to 96; above the smaller of 1 - 0.12 * (1 - 48 GiB / total)
+                  and 1 - 18 GiB / total; 0.79 from 180,000 MiB on
+    until 0.5.2   1 - reserve / total, reserve by card: 2.8 + ranks / 10, 9.5 + ranks / 2 or 12 + ranks / 2 GiB, or 32
+    since 0.5.3   reserve = 512 + 1.5 * max(chunk, 2048) + 128 * ranks + 2 * largest captured batch MiB,
+                  at least 10 GiB on cards above 60 GiB; rounded to three decimals
     """
     ranks, total = plan.tp * plan.pp, device.total_bytes / MIB
     if facts.rule.startswith("ranks"):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from vramfit.device import Device
 from vramfit.engine import Engine, EngineProfile, Rank
+from vramfit.engines.open_field import fill
 from vramfit.engines.pool import Span, cell, reading, share, span, starting_with, tokens_readings
 from vramfit.errors import ImpossiblePlanError
 from vramfit.layer_kind import Dense, Experts
@@ -29,7 +30,7 @@ from vramfit.request import Inference, Plan
 from vramfit.result import ALWAYS, Basis, Choice, Counter, Item, Phase, Quantity, Reading, Reservation
 from vramfit.shard import Shard
 from vramfit.spec import ModelSpec
-from vramfit.units import GIB, MIB
+from vramfit.units import GIB, MIB, is_array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,7 @@ INPUT_STATES = 3
 LAYER_STATES = 4
 """Hidden states that live beside the logits, and beside gate and up: fitted to one build each. Llama 3.1 8B in 0.18:
 309,760 B for each of 128,000 tokens = 2 B * (128,256 logits + 14,336 + 3 * 4,096), to the byte (#3636). Llama 2 7B in
-0.5: what is left of an A10 agrees with 2 B * (2 * 11,008 + 4 * 4,096) for each of 25 * 2,048 tokens within 1 % (#224)."""
+0.5: what is left of an A10 agrees with 2 B * (2 * 11,008 + 4 * 4,096) for 25 * 2,048 tokens within 1 % (#224)."""
 GRAPHS_BYTES = 256 * MIB
 """CUDA graphs of decode batches in the PyTorch flow, counted as growth outside torch: assumed."""
 
@@ -99,9 +100,10 @@ def defaults(
     del model, device
     facts = FACTS[engine.version]
     batch = workload.max_num_seqs or facts.max_batch
-    longest = min(LONGEST_INPUT, max(1, workload.context_tokens))
+    context = workload.context_tokens
+    longest = min(LONGEST_INPUT, int(context.max()) if is_array(context) else context)
     tokens = facts.max_tokens or batch * longest
-    found: dict[str, tuple[object, str]] = {
+    found = {
         "max_num_seqs": (batch, "default of max_batch_size"),
         "max_num_batched_tokens": (
             tokens,
@@ -111,9 +113,7 @@ def defaults(
         "block_tokens": (facts.page_tokens, "default of tokens_per_block"),
         "eager": (facts.compiled, "an engine runs its own kernels" if facts.compiled else "CUDA graphs are captured"),
     }
-    opened = {name: pair for name, pair in found.items() if getattr(workload, name) is None}
-    choices = tuple(Choice(field=name, value=value, why=why) for name, (value, why) in opened.items())
-    return replace(workload, **{name: value for name, (value, _) in opened.items()}), choices  # type: ignore[arg-type]
+    return fill(workload, found)
 
 
 def check(model: ModelSpec, workload: Inference, plan: Plan) -> None:

@@ -3,7 +3,8 @@
     cache = share * total - everything taken by context, weights and the warm-up, whose blocks of torch stay reserved
 
 The warm-up asks for log-probabilities of every prompt token. Read from the tags 1.0.3, 1.4.0, 2.0.0, 2.2.0, 2.3.0,
-3.0.0, 3.1.0, 3.3.6: server/text_generation_server/models/flash_causal_lm.py, warmup; models/globals.py; launcher/src/main.rs.
+3.0.0, 3.1.0, 3.3.6: server/text_generation_server/models/flash_causal_lm.py, warmup; models/globals.py;
+launcher/src/main.rs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from vramfit.device import Device
 from vramfit.engine import Engine, EngineProfile, Rank
+from vramfit.engines.open_field import fill
 from vramfit.engines.pool import Span, cell, exact, reading, share, span, starting_with, tokens_readings
 from vramfit.engines.served_weights import allocations, reserved_bytes
 from vramfit.errors import ImpossiblePlanError
@@ -28,7 +30,7 @@ from vramfit.request import Inference, Plan
 from vramfit.result import ALWAYS, Basis, Choice, Counter, Item, Phase, Quantity, Reading, Reservation
 from vramfit.shard import Shard
 from vramfit.spec import ModelSpec
-from vramfit.units import GIB, MIB, ceil_div, round_up
+from vramfit.units import GIB, MIB, Size, ceil_div, is_array, round_up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,33 +50,29 @@ class TgiFacts:
     """What extension modules take beyond torch's own kernels. [B]"""
     workspace_bytes: int = 0
     """Buffer of the attention kernels. [B]"""
+    prompt_logprobs: bool = True
+    """True: the warm-up's logits are those of every prompt token; False: of the last ones (REQUEST_LOGPROBS)."""
 
 
-MODULES_BYTES = 3 * GIB // 2
-"""What one run of 2.2.0 holds on an A10G beyond context, weights, cache and warm-up: 1.5 GiB by the pool that was left
-and by nvidia-smi alike (validation/serving.jsonl, tgi-llama31-8b-a10g). The 0.9 run on the same card shows none."""
+MODULES_BYTES = GIB
+"""What nvidia-smi shows of one run of 2.2.0 on an A10G beyond context, kernels, weights, cache and graphs
+(validation/serving.jsonl, tgi-llama31-8b-a10g): kernels of its many extensions. The run of 2023 on the same card
+shows none."""
 WORKSPACE_BYTES = 128 * MIB
 """Source: server/text_generation_server/layers/attention/flashinfer.py, get_workspace, 3.3.6."""
 
+_FLASHINFER = TgiFacts(
+    of_total=0.95, of_free=1.0, page_tokens=1, modules_bytes=MODULES_BYTES, workspace_bytes=WORKSPACE_BYTES
+)
+_CHUNKED = replace(_FLASHINFER, chunks=True, by_compute=True, prompt_logprobs=False)
 FACTS = {
     "1.0": TgiFacts(of_total=1.0, of_free=1.0, page_tokens=16),
     "2.0": TgiFacts(of_total=1.0, of_free=0.95, page_tokens=16, modules_bytes=MODULES_BYTES),
-    "2.3": TgiFacts(
-        of_total=0.95, of_free=1.0, page_tokens=1, modules_bytes=MODULES_BYTES, workspace_bytes=WORKSPACE_BYTES
-    ),
-    "3.0": TgiFacts(
-        of_total=0.95, of_free=1.0, page_tokens=1, modules_bytes=MODULES_BYTES, workspace_bytes=WORKSPACE_BYTES,
-        chunks=True, by_compute=True,
-    ),
-    "3.1": TgiFacts(
-        of_total=0.93, of_free=1.0, page_tokens=1, modules_bytes=MODULES_BYTES, workspace_bytes=WORKSPACE_BYTES,
-        chunks=True, by_compute=True,
-    ),
-    "3.3": TgiFacts(
-        of_total=0.9, of_free=1.0, page_tokens=1, modules_bytes=MODULES_BYTES, workspace_bytes=WORKSPACE_BYTES,
-        chunks=True, by_compute=True,
-    ),
-}  # fmt: skip
+    "2.3": _FLASHINFER,
+    "3.0": _CHUNKED,
+    "3.1": replace(_CHUNKED, of_total=0.93),
+    "3.3": replace(_CHUNKED, of_total=0.9),
+}
 """By the version of the profile; ``of_total`` is TGI_WIGGLE_ROOM."""
 
 _BASE = EngineProfile(
@@ -106,9 +104,12 @@ ROOM_TOKENS = 50
 TERAFLOPS = {"4090": 82, "t4": 65, "l40s": 363, "l40": 181, "l4": 121, "a10g": 125, "a40": 149, "a100": 312,
              "h100": 900, "h200": 989}  # fmt: skip
 """Source: launcher/src/main.rs, f16_flop, 3.3.6."""
-LOGPROB_BYTES = 2 + 2
-"""Per logit of the warm-up: as computed, and its logarithm in the same format.
-Source: server/text_generation_server/models/flash_causal_lm.py, generate_token, 2.2.0: torch.log_softmax(out, -1)."""
+LOGPROB_BYTES = 2 + 4
+"""Per logit of the warm-up: as computed, and its logarithm in fp32. The code asks for torch.log_softmax(out, -1)
+(server/text_generation_server/models/flash_causal_lm.py, generate_token, 2.2.0), which could stay in 16 bit: what is
+left on an A10G by Llama 2 7B in 2023 (0.24 GiB a copy) and by Llama 3.1 8B in 2.2.0 (0.99 GiB) both speak for 6."""
+LOGPROB_LOW, LOGPROB_HIGH = 2 + 2, 4 + 4
+"""Both in 16 bit; both in fp32."""
 GRAPH_BYTES = 32 * MIB
 GRAPHS = 6
 """Batches 1, 2, 4, 8, 16 and 32. Size of one: assumed, as vLLM's log shows for full graphs of 32 to 80 layers."""
@@ -121,15 +122,13 @@ def defaults(
     """Fill in the largest prefill pass, the page and the fraction as this version does on this card."""
     facts = FACTS[engine.version]
     tokens, why = _prefill_tokens(model, workload, facts, device, engine.version)
-    found: dict[str, tuple[object, str]] = {
+    found = {
         "max_num_batched_tokens": (tokens, why),
         "memory_fraction": (1.0, "default of cuda_memory_fraction"),
         "block_tokens": (facts.page_tokens, f"page of {engine.attention} attention"),
         "eager": (False, "CUDA graphs are captured"),
     }
-    opened = {name: pair for name, pair in found.items() if getattr(workload, name) is None}
-    choices = tuple(Choice(field=name, value=value, why=why) for name, (value, why) in opened.items())
-    return replace(workload, **{name: value for name, (value, _) in opened.items()}), choices  # type: ignore[arg-type]
+    return fill(workload, found)
 
 
 def _prefill_tokens(
@@ -145,8 +144,13 @@ def _prefill_tokens(
         tokens = speed * 10**12 // flops
         return min(tokens, model.max_position_embeddings or tokens), "what the card computes in one second"
     if version == "1.0":
-        return max(PREFILL_TOKENS, longest), "default, or the longest input if more"
-    return longest + ROOM_TOKENS, "longest input and 50 tokens"
+        return _largest(PREFILL_TOKENS, longest), "default, or the longest input if more"
+    return _largest(0, longest) + ROOM_TOKENS, "longest input and 50 tokens"
+
+
+def _largest(least: int, prompts: Size) -> int:
+    """Return the longest of all prompts that are asked about: a server is started for one length."""
+    return max(least, int(prompts.max()) if is_array(prompts) else prompts)
 
 
 def _layer_flops(model: ModelSpec) -> int:
@@ -173,8 +177,8 @@ def check(model: ModelSpec, workload: Inference, plan: Plan) -> None:
     old = workload.engine_version is not None and workload.engine_version.split(".")[0] in {"0", "1", "2"}
     if old and tokens is not None and isinstance(longest, int) and tokens < longest:
         raise ImpossiblePlanError(
-            f"workload.max_num_batched_tokens: {tokens}: expected at least prompt_tokens ({longest}): before 3.0 TGI "
-            "processes a prompt in one pass (max_batch_prefill_tokens >= max_input_length); lower the prompt or raise it"
+            f"workload.max_num_batched_tokens: {tokens}: expected at least prompt_tokens ({longest}): TGI before 3.0 "
+            "takes a prompt in one pass (max_batch_prefill_tokens >= max_input_length); shorten the prompt or raise it"
         )
 
 
@@ -201,7 +205,7 @@ def modules(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterabl
             high_bytes=facts.modules_bytes * 3 // 2,
             phases=ALWAYS,
             basis=Basis.MEASURED,
-            formula="1.5 GiB on one A10G with 2.2.0",
+            formula="1 GiB on one A10G with 2.2.0",
             source="see engines/tgi.py, MODULES_BYTES",
             counter=Counter.PROCESS,
         )
@@ -244,17 +248,18 @@ def held(rank: Rank) -> Span:
 def warm_up(rank: Rank) -> Span:
     """What torch keeps reserved after the largest prefill, its cache aside: a layer's tensors and all logits. [B]
 
-        activations of max_batch_prefill_tokens + tokens * vocabulary * (2 + 2) B
+        activations of max_batch_prefill_tokens + tokens * vocabulary * (2 + 4) B     last tokens only since 3.0
 
-    Blocks of the layers are too small for the logits, so both stay reserved. Low: no log-probabilities; high: both
-    in fp32.
+    Blocks of the layers are too small for the logits, so both stay reserved. Low: logarithms in 16 bit; high: the
+    logits in fp32 too.
     """
     tokens = rank.workload.max_num_batched_tokens or PREFILL_TOKENS
     work = replace(rank.workload, batch=1, prompt_tokens=tokens, context_tokens=tokens, new_tokens=0)
     profile = replace(rank.engine, prefill_chunk_tokens=tokens)
     layers = span(i for i in activations(rank.shard, work, profile) if Phase.PREFILL in i.phases)
-    one = tokens * (rank.model.vocab_size or 0)
-    return layers + Span(low=2 * one, expected=LOGPROB_BYTES * one, high=2 * LOGPROB_BYTES * one)
+    counted = tokens if FACTS[rank.engine.version].prompt_logprobs else 1
+    one = counted * (rank.model.vocab_size or 0)
+    return layers + Span(low=LOGPROB_LOW * one, expected=LOGPROB_BYTES * one, high=LOGPROB_HIGH * one)
 
 
 def pool(rank: Rank) -> Span | None:
@@ -263,6 +268,8 @@ def pool(rank: Rank) -> Span | None:
         1.0:           fraction * total - held - warm-up
         2.0 to 2.2:    0.95 * (the same) + 0.05 * cache of the warm-up's own requests
         since 2.3:     fraction * 0.95 (0.93 since 3.1, 0.90 since 3.3) * total - held - warm-up
+
+    Each rank counts its own; the smallest decides.
     """
     if rank.device is None:
         return None
@@ -276,10 +283,10 @@ def pool(rank: Rank) -> Span | None:
 def _warm_up_cache(rank: Rank) -> int:
     """Cache of the warm-up's requests: so many of the longest as the pass holds, each with all its tokens. [B]"""
     work = rank.workload
-    requests = ceil_div(work.max_num_batched_tokens or PREFILL_TOKENS, max(1, work.prompt_tokens - 1))
-    page = work.block_tokens or 1
-    one = cell(rank.shard, work, rank.engine)
-    return int(requests * round_up(work.context_tokens, page) * one.full_bytes)
+    longest = max(1, _largest(0, work.prompt_tokens) - 1)
+    requests = ceil_div(work.max_num_batched_tokens or PREFILL_TOKENS, longest)
+    tokens = round_up(_largest(0, work.context_tokens), work.block_tokens or 1)
+    return requests * tokens * cell(rank.shard, work, rank.engine).full_bytes
 
 
 def reservation(rank: Rank) -> Reservation | None:
@@ -300,9 +307,7 @@ def readings(rank: Rank) -> Iterable[Reading]:
     """Yield the pool and the peak that nvidia-smi shows; the server prints neither weights nor activations."""
     stored = sum(item.bytes for item in starting_with(rank.items, "weights/"))
     segments = max(stored, reserved_bytes(allocations(rank.shard)))
-    yield reading(
-        Quantity.WEIGHTS, Span(low=stored, expected=stored, high=segments), "sum of all weights", SOURCE
-    )
+    yield reading(Quantity.WEIGHTS, Span(low=stored, expected=stored, high=segments), "sum of all weights", SOURCE)
     yield reading(Quantity.ACTIVATION_PEAK, warm_up(rank), "layers and logits of the largest prefill", SOURCE)
     cache = pool(rank)
     one = cell(rank.shard, rank.workload, rank.engine)
