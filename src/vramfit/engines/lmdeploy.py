@@ -17,6 +17,7 @@ from vramfit.device import Device
 from vramfit.engine import Engine, EngineProfile, Rank
 from vramfit.engines.open_field import fill
 from vramfit.engines.pool import Span, cell, reading, share, span, starting_with, tokens_readings
+from vramfit.engines.refusal import refuse_encoders, refuse_pipelines
 from vramfit.engines.served_weights import allocations, reserved_bytes
 from vramfit.errors import ImpossiblePlanError
 from vramfit.layer_kind import Dense, GroupedQuery
@@ -99,7 +100,8 @@ def defaults(
 
 def check(model: ModelSpec, workload: Inference, plan: Plan) -> None:
     """Refuse pipeline stages, and a share of everything, as the engine does."""
-    del model
+    refuse_pipelines(model, "lmdeploy")
+    refuse_encoders(model, "lmdeploy")
     if plan.pp > 1:
         raise ImpossiblePlanError(
             f"plan.pp: {plan.pp}: expected 1: LMDeploy has tensor parallelism only; raise tp instead"

@@ -18,9 +18,10 @@ from vramfit.engine import Engine, EngineProfile, Rank
 from vramfit.engines import sglang_budget as budget
 from vramfit.engines.open_field import fill
 from vramfit.engines.pool import Cell, Span, cell, exact, reading, share, span, starting_with, tokens_readings
+from vramfit.engines.refusal import refuse_pipelines
 from vramfit.engines.served_weights import allocations, reserved_bytes, rotary_table_bytes
 from vramfit.errors import ImpossiblePlanError
-from vramfit.layer_kind import Latent
+from vramfit.layer_kind import GroupedQuery, Latent
 from vramfit.memory.activations import activations, towers
 from vramfit.memory.adapters import adapters
 from vramfit.memory.kv_cache import kv_cache
@@ -31,7 +32,7 @@ from vramfit.memory.weights import weights
 from vramfit.request import Inference, Plan
 from vramfit.result import ALWAYS, Basis, Choice, Counter, Item, Phase, Quantity, Reading, Reservation
 from vramfit.shard import Shard
-from vramfit.spec import ModelSpec
+from vramfit.spec import ModelSpec, Part
 from vramfit.units import MIB, count_of
 
 _BASE = EngineProfile(
@@ -103,7 +104,8 @@ def defaults(
 
 def check(model: ModelSpec, workload: Inference, plan: Plan) -> None:
     """Refuse a chunk that does not end with a page, as the server does when it starts."""
-    del model, plan
+    del plan
+    refuse_pipelines(model, "sglang")
     chunk, page = workload.max_num_batched_tokens or 0, workload.block_tokens or 1
     if workload.chunked_prefill and chunk % page:
         raise ImpossiblePlanError(
@@ -221,7 +223,18 @@ def fraction(rank: Rank) -> float | None:
     tower = next((part for part in rank.model.parts if part.resident and "vision" in part.name), None)
     if tower is None:
         return found
-    return found * budget.vision_factor(facts, len(tower.layers), tower.hidden_size or budget.VISION_HIDDEN)
+    return found * budget.vision_factor(facts, *_tower_size(tower, rank.model.family))
+
+
+def _tower_size(tower: Part, family: str) -> tuple[int, int]:
+    """Layers and width of a vision tower as the server reads them from the configuration.
+
+    Qwen's towers have a ``depth`` and no ``num_hidden_layers``, so the server takes CLIP's 24.
+    """
+    layers = budget.VISION_LAYERS if family.startswith("qwen") else len(tower.layers)
+    mixers = [m for layer in tower.layers[:1] for m in layer.mixers if isinstance(m, GroupedQuery)]
+    width = mixers[0].num_attention_heads * mixers[0].head_dim if mixers else budget.VISION_HIDDEN
+    return layers, tower.hidden_size or width
 
 
 def reservation(rank: Rank) -> Reservation | None:

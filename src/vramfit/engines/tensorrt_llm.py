@@ -17,6 +17,7 @@ from vramfit.device import Device
 from vramfit.engine import Engine, EngineProfile, Rank
 from vramfit.engines.open_field import fill
 from vramfit.engines.pool import Span, cell, reading, share, span, starting_with, tokens_readings
+from vramfit.engines.refusal import refuse_pipelines
 from vramfit.errors import ImpossiblePlanError
 from vramfit.layer_kind import Dense, Experts
 from vramfit.memory.activations import activations
@@ -118,7 +119,8 @@ def defaults(
 
 def check(model: ModelSpec, workload: Inference, plan: Plan) -> None:
     """Refuse caches in formats that the kernels do not have, and a pass smaller than its batch."""
-    del model, plan
+    del plan
+    refuse_pipelines(model, "tensorrt-llm")
     if workload.kv_format not in CACHE_FORMATS:
         raise ImpossiblePlanError(
             f"workload.kv_format: {workload.kv_format}: expected one of {', '.join(sorted(CACHE_FORMATS))}: "

@@ -16,6 +16,7 @@ from vramfit.device import Device
 from vramfit.engine import Engine, EngineProfile, Rank
 from vramfit.engines.open_field import fill
 from vramfit.engines.pool import Span, cell, exact, reading, share, span, starting_with, tokens_readings
+from vramfit.engines.refusal import refuse_encoders, refuse_pipelines
 from vramfit.engines.served_weights import allocations, reserved_bytes
 from vramfit.errors import ImpossiblePlanError
 from vramfit.layer_kind import Dense, Experts, GroupedQuery
@@ -170,7 +171,8 @@ def _layer_flops(model: ModelSpec) -> int:
 
 def check(model: ModelSpec, workload: Inference, plan: Plan) -> None:
     """Refuse what the launcher refuses: pipeline stages, and a pass that cannot hold the longest input."""
-    del model
+    refuse_pipelines(model, "tgi")
+    refuse_encoders(model, "tgi")
     if plan.pp > 1:
         raise ImpossiblePlanError(f"plan.pp: {plan.pp}: expected 1: TGI has tensor parallelism only; raise tp instead")
     tokens, longest = workload.max_num_batched_tokens, workload.prompt_tokens
