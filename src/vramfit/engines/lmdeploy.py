@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from vramfit.device import Device
 from vramfit.engine import Engine, EngineProfile, Rank
+from vramfit.engines.communicators import runtime_with
 from vramfit.engines.open_field import fill
 from vramfit.engines.pool import Span, cell, reading, share, span, starting_with, tokens_readings
 from vramfit.engines.refusal import refuse_encoders, refuse_pipelines
@@ -26,7 +27,7 @@ from vramfit.memory.adapters import adapters
 from vramfit.memory.kv_cache import kv_cache
 from vramfit.memory.logits import logits
 from vramfit.memory.recurrent_state import recurrent_state
-from vramfit.memory.runtime import runtime
+from vramfit.memory.runtime import COLLECTIVE_BYTES
 from vramfit.memory.weights import tensor_bytes, weights
 from vramfit.request import Inference, Plan
 from vramfit.result import ALWAYS, Basis, Choice, Item, Quantity, Reading, Reservation, exactly
@@ -226,7 +227,7 @@ def readings(rank: Rank) -> Iterable[Reading]:
 ENGINE = Engine(
     profiles=PROFILES,
     components=(weights, second_table, adapters, kv_cache, scales, recurrent_state, passes, towers, logits),
-    runtime=runtime,
+    runtime=runtime_with(COLLECTIVE_BYTES),
     readings=readings,
     defaults=defaults,
     reservation=reservation,

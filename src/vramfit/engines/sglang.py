@@ -16,6 +16,7 @@ from fractions import Fraction
 from vramfit.device import Device
 from vramfit.engine import Engine, EngineProfile, Rank
 from vramfit.engines import sglang_budget as budget
+from vramfit.engines.communicators import SGLANG_BYTES, runtime_with
 from vramfit.engines.open_field import fill
 from vramfit.engines.pool import Cell, Span, cell, exact, reading, share, span, starting_with, tokens_readings
 from vramfit.engines.refusal import refuse_pipelines
@@ -27,7 +28,6 @@ from vramfit.memory.adapters import adapters
 from vramfit.memory.kv_cache import kv_cache
 from vramfit.memory.logits import logits
 from vramfit.memory.recurrent_state import recurrent_state
-from vramfit.memory.runtime import runtime
 from vramfit.memory.weights import weights
 from vramfit.request import Inference, Plan
 from vramfit.result import ALWAYS, Basis, Choice, Counter, Item, Phase, Quantity, Reading, Reservation
@@ -307,7 +307,7 @@ def readings(rank: Rank) -> Iterable[Reading]:
 ENGINE = Engine(
     profiles=PROFILES,
     components=(weights, adapters, cache, recurrent_state, passes, towers, logits, tables, graphs),
-    runtime=runtime,
+    runtime=runtime_with(SGLANG_BYTES),
     readings=readings,
     defaults=defaults,
     reservation=reservation,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from vramfit.device import Device
 from vramfit.engine import Engine, EngineProfile, Rank
+from vramfit.engines.communicators import runtime_with
 from vramfit.engines.open_field import fill
 from vramfit.engines.pool import Span, cell, reading, share, span, starting_with, tokens_readings
 from vramfit.engines.refusal import refuse_pipelines
@@ -25,7 +26,7 @@ from vramfit.memory.adapters import adapters
 from vramfit.memory.kv_cache import kv_cache
 from vramfit.memory.logits import logits
 from vramfit.memory.recurrent_state import recurrent_state
-from vramfit.memory.runtime import runtime
+from vramfit.memory.runtime import COLLECTIVE_BYTES
 from vramfit.memory.weights import weights
 from vramfit.request import Inference, Plan
 from vramfit.result import ALWAYS, Basis, Choice, Counter, Item, Phase, Quantity, Reading, Reservation
@@ -249,7 +250,7 @@ def readings(rank: Rank) -> Iterable[Reading]:
 ENGINE = Engine(
     profiles=PROFILES,
     components=(weights, adapters, kv_cache, recurrent_state, passes, logits, graphs),
-    runtime=runtime,
+    runtime=runtime_with(COLLECTIVE_BYTES),
     readings=readings,
     defaults=defaults,
     reservation=reservation,

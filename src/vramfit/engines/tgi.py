@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from vramfit.device import Device
 from vramfit.engine import Engine, EngineProfile, Rank
+from vramfit.engines.communicators import runtime_with
 from vramfit.engines.open_field import fill
 from vramfit.engines.pool import Span, cell, exact, reading, share, span, starting_with, tokens_readings
 from vramfit.engines.refusal import refuse_encoders, refuse_pipelines
@@ -25,7 +26,7 @@ from vramfit.memory.adapters import adapters
 from vramfit.memory.kv_cache import kv_cache
 from vramfit.memory.logits import logits
 from vramfit.memory.recurrent_state import recurrent_state
-from vramfit.memory.runtime import runtime as process
+from vramfit.memory.runtime import COLLECTIVE_BYTES
 from vramfit.memory.weights import weights
 from vramfit.request import Inference, Plan
 from vramfit.result import ALWAYS, Basis, Choice, Counter, Item, Phase, Quantity, Reading, Reservation
@@ -325,7 +326,7 @@ def readings(rank: Rank) -> Iterable[Reading]:
 ENGINE = Engine(
     profiles=PROFILES,
     components=(weights, adapters, kv_cache, recurrent_state, passes, last_logits, modules),
-    runtime=process,
+    runtime=runtime_with(COLLECTIVE_BYTES),
     readings=readings,
     defaults=defaults,
     reservation=reservation,
