@@ -167,6 +167,18 @@ def test_latent_cache_is_whole_on_every_rank() -> None:
     assert 70_272 == found[Quantity.KV_CACHE].value // found[Quantity.KV_CACHE_TOKENS].value
 
 
+def test_latent_attention_keeps_its_up_projection_twice() -> None:
+    """DeepSeek V3 on four ranks: 61 x 512 x 32 heads x (128 + 128) values, 1 B each in its fp8, 2 B in bf16."""
+
+    def copies(fmt: str) -> int:
+        work = Inference(engine="sglang", context_tokens=1024, weight_format=fmt)
+        items = rank("deepseek-ai/DeepSeek-V3", work, Plan(tp=4), H200).items
+        return sum(item.bytes for item in items if item.name == "weights/absorbed_projection")
+
+    assert 61 * 512 * 32 * 256 == copies("auto")
+    assert 2 * 61 * 512 * 32 * 256 == copies("bf16") == copies("nvfp4")
+
+
 def test_the_table_of_requests_grows_with_the_context() -> None:
     """(2,048 + 1) x (131,072 + 4) x 4 B = 1,074,298,896 B: a missing limit of context costs a GiB."""
     items = rank(LLAMA_8B, Inference(engine="sglang", context_tokens=131_072)).items

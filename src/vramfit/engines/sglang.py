@@ -30,7 +30,7 @@ from vramfit.memory.logits import logits
 from vramfit.memory.recurrent_state import recurrent_state
 from vramfit.memory.weights import weights
 from vramfit.request import Inference, Plan
-from vramfit.result import ALWAYS, Basis, Choice, Counter, Item, Phase, Quantity, Reading, Reservation
+from vramfit.result import ALWAYS, Basis, Choice, Counter, Item, Phase, Quantity, Reading, Reservation, exactly
 from vramfit.shard import Shard
 from vramfit.spec import ModelSpec, Part
 from vramfit.units import MIB, count_of
@@ -133,6 +133,41 @@ def passes(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable
     return activations(shard, workload, replace(engine, prefill_chunk_tokens=chunk))
 
 
+def absorbed_sizes(shard: Shard) -> tuple[int, ...]:
+    """Bytes of the copies that latent attention multiplies by instead of its up-projection, two for each layer. [B]
+
+        kv_lora_rank * heads * qk_nope_head_dim, and * v_head_dim: 8 bit where the projection is, else 16 bit
+
+    Both are made contiguous, so they lie beside ``kv_b_proj``. Source:
+    sgl-project/sglang@v0.5.6:python/sglang/srt/models/deepseek_v2.py, post_load_weights (w_kc, w_vc).
+    """
+    found: list[int] = []
+    scheme = shard.model.scheme
+    for layer in shard.model.layers:
+        formats = [scheme.format_of(t).name for t in layer.tensors if "kv_b_proj" in t.name]
+        element = 1 if formats and formats[0].startswith("fp8") else 2
+        for a in layer.mixers:
+            if isinstance(a, Latent):
+                rows = element * a.kv_lora_rank * a.num_attention_heads
+                found += [rows * a.qk_nope_head_dim, rows * a.v_head_dim]
+    return tuple(found)
+
+
+def absorbed(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
+    """Yield the copies of latent attention's up-projection. [B]"""
+    del workload, engine
+    sizes = absorbed_sizes(shard)
+    if sizes:
+        yield exactly(
+            "weights/absorbed_projection",
+            sum(sizes),
+            ALWAYS,
+            f"w_kc and w_vc of {len(sizes) // 2} layers, copies of kv_b_proj",
+            "sgl-project/sglang@v0.5.6:python/sglang/srt/models/deepseek_v2.py, post_load_weights",
+            Basis.DERIVED,
+        )
+
+
 def tables(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
     """Yield the table of requests and their tokens, and the sines and cosines of positions. [B]
 
@@ -206,7 +241,7 @@ def loaded(rank: Rank) -> Span:
     """
     stored = sum(item.bytes for item in starting_with(rank.items, "weights/"))
     rotary = rotary_table_bytes(rank.shard, rank.model.max_position_embeddings, 4)
-    segments = max(stored, reserved_bytes(allocations(rank.shard))) + rotary
+    segments = max(stored, reserved_bytes((*allocations(rank.shard), *absorbed_sizes(rank.shard)))) + rotary
     kernels = span(starting_with(rank.items, "runtime/loaded_kernels"))
     return Span(low=stored, expected=segments, high=segments + kernels.expected)
 
@@ -306,7 +341,7 @@ def readings(rank: Rank) -> Iterable[Reading]:
 
 ENGINE = Engine(
     profiles=PROFILES,
-    components=(weights, adapters, cache, recurrent_state, passes, towers, logits, tables, graphs),
+    components=(weights, absorbed, adapters, cache, recurrent_state, passes, towers, logits, tables, graphs),
     runtime=runtime_with(SGLANG_BYTES),
     readings=readings,
     defaults=defaults,
