@@ -278,9 +278,14 @@ def pool(rank: Rank) -> Span | None:
         return None
     facts, part = FACTS[rank.engine.version], rank.workload.memory_fraction or 1.0
     limit = int(share(part) * share(facts.of_total) * rank.device.total_bytes)
-    free = (held(rank) + warm_up(rank)).left_of(limit).times(share(facts.of_free))
-    own = int((1 - share(facts.of_free)) * _warm_up_cache(rank))
-    return free + exact(own)
+    left, own = (held(rank) + warm_up(rank)).left_of(limit), _warm_up_cache(rank)
+
+    def cache(free: int) -> int:
+        """Return the blocks of one bound; without room for the warm-up's own there is no server."""
+        kept = share(facts.of_free)
+        return int(free * kept + own * (1 - kept)) if free >= (own if kept < 1 else 0) else 0
+
+    return Span(low=cache(left.low), expected=cache(left.expected), high=cache(left.high))
 
 
 def _warm_up_cache(rank: Rank) -> int:
