@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from served import H100, rank
+from served import H100, LLAMA_8B, rank
 from vramfit.catalogue.model import all_models
 from vramfit.engines.profile import find_engine
 from vramfit.errors import ImpossiblePlanError, UnsupportedModelError
+from vramfit.fit import fit
 from vramfit.request import Inference, Plan
 from vramfit.result import COUNTED, Breakdown, Quantity
 
@@ -59,3 +61,18 @@ def test_bounds_stay_in_order_and_pools_on_the_card(
     cache = bytes_of.get(Quantity.KV_CACHE, 0)
     if cache and server != ("lmdeploy", "0.1"):  # a share of the total, whatever is free
         assert cache + bytes_of[Quantity.WEIGHTS] <= H100.total_bytes
+
+
+@pytest.mark.parametrize(
+    "server",
+    [(e, p.version) for e in ("sglang", "tgi", "lmdeploy", "tensorrt-llm") for p in find_engine(e).profiles],
+)
+def test_as_many_sequences_fit_as_the_pool_holds(server: tuple[str, str]) -> None:
+    """The verdict and the printed pool agree: so many sequences of 8,192 tokens, and one in twenty more does not."""
+    pool = answer(LLAMA_8B, server, Plan(), 8192, 1)
+    assert pool is not None
+    held = int(next(r.value for r in pool.readings if r.quantity is Quantity.REQUESTS_AT_CONTEXT))
+    for batch, fits in ((held, True), (held + held // 20 + 1, False)):
+        found = answer(LLAMA_8B, server, Plan(), 8192, batch)
+        assert found is not None
+        assert fits is (fit((found,), H100).margin_bytes >= 0), batch

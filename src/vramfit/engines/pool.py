@@ -8,10 +8,11 @@ from fractions import Fraction
 
 from vramfit.engine import EngineProfile, Rank
 from vramfit.layer_kind import Compressed, CrossAttention, GroupedQuery
+from vramfit.memory.activations import activations
 from vramfit.memory.kv_cache import token_bytes
 from vramfit.memory.recurrent_state import recurrent_state
 from vramfit.request import Inference
-from vramfit.result import Item, Quantity, Reading
+from vramfit.result import Item, Phase, Quantity, Reading
 from vramfit.shard import Shard
 from vramfit.units import count_of
 
@@ -63,6 +64,17 @@ def share(fraction: float) -> Fraction:
     Fraction(9, 10)
     """
     return Fraction(str(fraction))
+
+
+def set_aside(shard: Shard, workload: Inference, engine: EngineProfile, tokens: int) -> Iterable[Item]:
+    """Yield the activations of a pass of so many tokens, whatever the prompt, and of a decode step. [B]
+
+    Engines that try their largest pass before they size the cache keep that room for good.
+    """
+    whole = replace(workload, batch=1, prompt_tokens=tokens, context_tokens=tokens, new_tokens=0)
+    profile = replace(engine, prefill_chunk_tokens=tokens)
+    yield from (i for i in activations(shard, whole, profile) if Phase.PREFILL in i.phases)
+    yield from (i for i in activations(shard, workload, profile) if Phase.PREFILL not in i.phases)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from math import prod
 from vramfit.layer_kind import GroupedQuery, Latent
 from vramfit.memory.runtime import OWN_SEGMENT_BYTES, SEGMENT_STEP_BYTES, SHARED_SEGMENT_BYTES
 from vramfit.memory.weights import tensor_bytes
+from vramfit.result import ALWAYS, Basis, Counter, Item
 from vramfit.shard import Shard
 from vramfit.spec import Layer, Scheme, Tensor
 from vramfit.units import MIB, round_up
@@ -96,6 +97,22 @@ def reserved_bytes(sizes: Iterable[int]) -> int:
             else:
                 shared[max(0, len(shared) - 8) + fits] -= block
     return own + len(shared) * SHARED_SEGMENT_BYTES + round_up(small, SMALL_SEGMENT_BYTES)
+
+
+def segment_ends(sizes: tuple[int, ...]) -> Item:
+    """Make the item of what loading takes beyond the tensors: the ends of their segments. [B]"""
+    ends = max(0, reserved_bytes(sizes) - sum(sizes))
+    return Item(
+        name="runtime/segment_ends",
+        bytes=ends,
+        low_bytes=0,
+        high_bytes=ends,
+        phases=ALWAYS,
+        basis=Basis.DERIVED,
+        formula="segments of fused weights less the weights",
+        source="pytorch/pytorch:c10/cuda/CUDACachingAllocator.cpp, get_allocation_size",
+        counter=Counter.RESERVED,
+    )
 
 
 def rotary_table_bytes(shard: Shard, positions: int | None, element_bytes: int) -> int:

@@ -20,7 +20,7 @@ from vramfit.engines.communicators import SGLANG_BYTES, runtime_with
 from vramfit.engines.open_field import fill
 from vramfit.engines.pool import Cell, Span, cell, exact, reading, share, span, starting_with, tokens_readings
 from vramfit.engines.refusal import refuse_pipelines
-from vramfit.engines.served_weights import allocations, reserved_bytes, rotary_table_bytes
+from vramfit.engines.served_weights import allocations, reserved_bytes, rotary_table_bytes, segment_ends
 from vramfit.errors import ImpossiblePlanError
 from vramfit.layer_kind import GroupedQuery, Latent
 from vramfit.memory.activations import activations, towers
@@ -79,8 +79,11 @@ Source: srt/mem_cache, MAMBA_CACHE_SIZE_MAX_RUNNING_REQUESTS_RATIO, 0.5.6."""
 FIXED_STATES = 512
 """States that are allocated where finished prefixes do not stay and no limit of requests is set.
 Source: srt/model_executor/model_runner.py, handle_max_mamba_cache, 0.5.6."""
-OUTSIDE = ("runtime/", "activations/", "logits/")
-"""What the static fraction leaves room for; the context and communicators are taken before it is measured."""
+OUTSIDE = (
+    "runtime/cuda_context", "runtime/loaded_kernels", "runtime/collectives", "runtime/cublas_workspace",
+    "runtime/cuda_graphs", "runtime/request_table", "activations/", "logits/",
+)  # fmt: skip
+"""Taken before the fraction is measured, or left room for by it."""
 SOURCE = "sgl-project/sglang:python/sglang/srt/model_executor/model_runner.py, profile_max_num_token"
 
 
@@ -169,7 +172,7 @@ def absorbed(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterab
 
 
 def tables(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
-    """Yield the table of requests and their tokens, and the sines and cosines of positions. [B]
+    """Yield the table of requests and their tokens, and what loading takes beyond the tensors. [B]
 
         (requests + 1) * (context + 4) * 4 B      a slot number for each position of each request
 
@@ -191,6 +194,7 @@ def tables(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable
         f"{SPARE_POSITIONS}) x 4 B",
         source="sgl-project/sglang@v0.5.6:python/sglang/srt/mem_cache/memory_pool.py, ReqToTokenPool",
     )
+    yield segment_ends((*allocations(shard), *absorbed_sizes(shard)))
     rotary = rotary_table_bytes(shard, shard.model.max_position_embeddings, 4)
     yield Item(
         name="runtime/rotary_table",

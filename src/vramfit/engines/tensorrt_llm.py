@@ -17,11 +17,10 @@ from vramfit.device import Device
 from vramfit.engine import Engine, EngineProfile, Rank
 from vramfit.engines.communicators import runtime_with
 from vramfit.engines.open_field import fill
-from vramfit.engines.pool import Span, cell, reading, share, span, starting_with, tokens_readings
+from vramfit.engines.pool import Span, cell, reading, set_aside, share, span, starting_with, tokens_readings
 from vramfit.engines.refusal import refuse_pipelines
 from vramfit.errors import ImpossiblePlanError
 from vramfit.layer_kind import Dense, Experts
-from vramfit.memory.activations import activations
 from vramfit.memory.adapters import adapters
 from vramfit.memory.kv_cache import kv_cache
 from vramfit.memory.logits import logits
@@ -135,7 +134,7 @@ def check(model: ModelSpec, workload: Inference, plan: Plan) -> None:
         )
 
 
-def context_bytes(rank: Rank) -> Span:
+def context_bytes(shard: Shard, workload: Inference, engine: EngineProfile) -> Span:
     """Memory of the execution context, fixed when the engine is built. [B]
 
         tokens * 2 B * (vocabulary + width of the feed-forward + 3 * hidden)   where the pass has all logits
@@ -143,12 +142,12 @@ def context_bytes(rank: Rank) -> Span:
 
     Widths after tensor parallelism. High: both.
     """
-    model, tokens = rank.shard.model, rank.workload.max_num_batched_tokens or 0
+    model, tokens = shard.model, workload.max_num_batched_tokens or 0
     width = max((_width(layer.feed_forward) for layer, _ in model.groups), default=0)
     layer = 2 * width + LAYER_STATES * model.hidden_size
-    vocabulary = (model.vocab_size or 0) if rank.shard.last else 0
+    vocabulary = (model.vocab_size or 0) if shard.last else 0
     whole = vocabulary + width + INPUT_STATES * model.hidden_size
-    expected = max(layer, whole) if FACTS[rank.engine.version].logits_of_pass else layer
+    expected = max(layer, whole) if FACTS[engine.version].logits_of_pass else layer
     return Span(low=2 * tokens * layer, expected=2 * tokens * expected, high=2 * tokens * max(2 * layer, whole))
 
 
@@ -164,19 +163,29 @@ def _width(feed_forward: object) -> int:
 
 
 def largest_pass(rank: Rank) -> Span:
-    """Transient memory of a pass of ``max_num_tokens``: the larger of layers and last logits. [B]"""
-    facts, work = FACTS[rank.engine.version], rank.workload
-    if facts.compiled:
-        return context_bytes(rank)
-    tokens = work.max_num_batched_tokens or 0
-    one = replace(work, batch=1, prompt_tokens=tokens, context_tokens=tokens, new_tokens=0)
-    profile = replace(rank.engine, prefill_chunk_tokens=tokens)
-    return span(i for i in activations(rank.shard, one, profile) if Phase.PREFILL in i.phases)
+    """Transient memory of a pass of ``max_num_tokens``. [B]"""
+    return span(i for i in passes(rank.shard, rank.workload, rank.engine) if Phase.PREFILL in i.phases)
 
 
 def passes(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
-    """Yield the activations of a prefill pass and a decode step. [B]"""
-    return activations(shard, workload, replace(engine, prefill_chunk_tokens=workload.max_num_batched_tokens))
+    """Yield the execution context of an engine, or the activations of PyTorch's largest pass and a decode step. [B]
+
+    Both are set aside whatever is asked.
+    """
+    if not FACTS[engine.version].compiled:
+        yield from set_aside(shard, workload, engine, workload.max_num_batched_tokens or 1)
+        return
+    size = context_bytes(shard, workload, engine)
+    yield Item(
+        name="activations/execution_context",
+        bytes=size.expected,
+        low_bytes=size.low,
+        high_bytes=size.high,
+        phases=ALWAYS,
+        basis=Basis.MEASURED,
+        formula=f"fixed at build for {workload.max_num_batched_tokens:,} tokens",
+        source="see engines/tensorrt_llm.py, LAYER_STATES",
+    )
 
 
 def graphs(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:

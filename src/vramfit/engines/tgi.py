@@ -16,12 +16,11 @@ from vramfit.device import Device
 from vramfit.engine import Engine, EngineProfile, Rank
 from vramfit.engines.communicators import runtime_with
 from vramfit.engines.open_field import fill
-from vramfit.engines.pool import Span, cell, exact, reading, share, span, starting_with, tokens_readings
+from vramfit.engines.pool import Span, cell, exact, reading, set_aside, share, span, starting_with, tokens_readings
 from vramfit.engines.refusal import refuse_encoders, refuse_pipelines
-from vramfit.engines.served_weights import allocations, reserved_bytes
+from vramfit.engines.served_weights import allocations, reserved_bytes, segment_ends
 from vramfit.errors import ImpossiblePlanError
 from vramfit.layer_kind import Dense, Experts, GroupedQuery
-from vramfit.memory.activations import activations
 from vramfit.memory.adapters import adapters
 from vramfit.memory.kv_cache import kv_cache
 from vramfit.memory.logits import logits
@@ -186,9 +185,25 @@ def check(model: ModelSpec, workload: Inference, plan: Plan) -> None:
 
 
 def passes(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
-    """Yield the activations of a prefill pass and a decode step. [B]"""
-    chunk = workload.max_num_batched_tokens
-    return activations(shard, workload, replace(engine, prefill_chunk_tokens=chunk))
+    """Yield the activations of the largest prefill pass, set aside whatever is asked, and of a decode step. [B]
+
+    Before 3.0 also the logits of every token of that pass, which the warm-up computes.
+    """
+    tokens = workload.max_num_batched_tokens or PREFILL_TOKENS
+    yield from set_aside(shard, workload, engine, tokens)
+    if not FACTS[engine.version].prompt_logprobs or shard.model.vocab_size is None:
+        return
+    one = tokens * shard.model.vocab_size
+    yield Item(
+        name="logits/warm_up",
+        bytes=LOGPROB_BYTES * one,
+        low_bytes=LOGPROB_LOW * one,
+        high_bytes=LOGPROB_HIGH * one,
+        phases=(Phase.PREFILL,),
+        basis=Basis.MEASURED,
+        formula=f"{tokens:,} tokens x {shard.model.vocab_size:,} entries x {LOGPROB_BYTES} B",
+        source="see engines/tgi.py, LOGPROB_BYTES",
+    )
 
 
 def last_logits(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
@@ -237,6 +252,12 @@ def modules(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterabl
         )
 
 
+def ends(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterable[Item]:
+    """Yield the ends of the weights' segments. [B]"""
+    del workload, engine
+    yield segment_ends(allocations(shard))
+
+
 def held(rank: Rank) -> Span:
     """What stays taken before the warm-up: context, communicators, modules and segments of the weights. [B]"""
     items = starting_with(
@@ -251,18 +272,14 @@ def held(rank: Rank) -> Span:
 def warm_up(rank: Rank) -> Span:
     """What torch keeps reserved after the largest prefill, its cache aside: a layer's tensors and all logits. [B]
 
-        activations of max_batch_prefill_tokens + tokens * vocabulary * (2 + 4) B     last tokens only since 3.0
+        activations of max_batch_prefill_tokens + tokens * vocabulary * (2 + 4) B, last tokens only since 3.0
 
     Blocks of the layers are too small for the logits, so both stay reserved. Low: logarithms in 16 bit; high: the
     logits in fp32 too.
     """
-    tokens = rank.workload.max_num_batched_tokens or PREFILL_TOKENS
-    work = replace(rank.workload, batch=1, prompt_tokens=tokens, context_tokens=tokens, new_tokens=0)
-    profile = replace(rank.engine, prefill_chunk_tokens=tokens)
-    layers = span(i for i in activations(rank.shard, work, profile) if Phase.PREFILL in i.phases)
-    counted = tokens if FACTS[rank.engine.version].prompt_logprobs else 1
-    one = counted * (rank.model.vocab_size or 0)
-    return layers + Span(low=LOGPROB_LOW * one, expected=LOGPROB_BYTES * one, high=LOGPROB_HIGH * one)
+    items = passes(rank.shard, rank.workload, rank.engine)
+    last = LOGPROB_BYTES * (rank.model.vocab_size or 0)
+    return span(i for i in items if Phase.PREFILL in i.phases) + exact(last)
 
 
 def pool(rank: Rank) -> Span | None:
@@ -330,7 +347,7 @@ def readings(rank: Rank) -> Iterable[Reading]:
 
 ENGINE = Engine(
     profiles=PROFILES,
-    components=(weights, adapters, kv_cache, recurrent_state, passes, last_logits, modules),
+    components=(weights, adapters, kv_cache, recurrent_state, passes, last_logits, modules, ends),
     runtime=runtime_with(COLLECTIVE_BYTES),
     readings=readings,
     defaults=defaults,
