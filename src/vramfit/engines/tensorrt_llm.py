@@ -140,7 +140,7 @@ def context_bytes(shard: Shard, workload: Inference, engine: EngineProfile) -> S
         tokens * 2 B * (vocabulary + width of the feed-forward + 3 * hidden)   where the pass has all logits
         tokens * 2 B * (2 * width of the feed-forward + 4 * hidden)            else, and low
 
-    Widths after tensor parallelism. High: both.
+    Widths after tensor parallelism. High: the larger of both, twice the layers, and 1 MiB of alignment.
     """
     model, tokens = shard.model, workload.max_num_batched_tokens or 0
     width = max((_width(layer.feed_forward) for layer, _ in model.groups), default=0)
@@ -148,7 +148,7 @@ def context_bytes(shard: Shard, workload: Inference, engine: EngineProfile) -> S
     vocabulary = (model.vocab_size or 0) if shard.last else 0
     whole = vocabulary + width + INPUT_STATES * model.hidden_size
     expected = max(layer, whole) if FACTS[engine.version].logits_of_pass else layer
-    return Span(low=2 * tokens * layer, expected=2 * tokens * expected, high=2 * tokens * max(2 * layer, whole))
+    return Span(low=2 * tokens * layer, expected=2 * tokens * expected, high=2 * tokens * max(2 * layer, whole) + MIB)
 
 
 def _width(feed_forward: object) -> int:
