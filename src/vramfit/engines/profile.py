@@ -13,7 +13,11 @@ ENGINES = {
     "diffusers": "diffusers",
     "generic": "generic",
     "llama.cpp": "llama_cpp",
+    "lmdeploy": "lmdeploy",
     "ollama": "ollama",
+    "sglang": "sglang",
+    "tensorrt-llm": "tensorrt_llm",
+    "tgi": "tgi",
     "transformers": "transformers",
     "vllm": "vllm",
 }
