@@ -32,6 +32,9 @@ as allocated. Source: pytorch/pytorch@v2.8.0:c10/cuda/CUDACachingAllocator.cpp, 
 KEPT_BY_RECIPES = {"nvfp4": ("linear_attn",), "w8a8-int8": ("linear_attn",)}
 """Names that the published recipes of a format leave in 16 bit.
 Source: vllm-project/llm-compressor:examples/quantization_w4a4_fp4/qwen3_next_example.py, ignore."""
+SPEAKING = frozenset({"talker", "talker code predictor", "token2wav", "code2wav", "vocoder"})
+"""Parts that speak, which vLLM leaves on disk: it runs the thinker of Qwen's omni models.
+Source: vllm-project/vllm@v0.19.0:vllm/model_executor/models/registry.py, Qwen2_5OmniThinkerForConditionalGeneration."""
 PADDED = frozenset({"gpt_oss"})
 """Families whose experts go through the kernels that pad."""
 _SOURCE = "vllm-project/vllm:vllm/model_executor/models"
@@ -73,6 +76,8 @@ def weights(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterabl
 
 def loaded(model: ModelSpec, workload: Inference) -> ModelSpec:
     """Return the model in the formats that vLLM loads it in: fp32 files become 16 bit unless asked otherwise."""
+    if any(part.name in SPEAKING for part in model.parts):
+        model = replace(model, parts=tuple(part for part in model.parts if part.name not in SPEAKING))
     scheme, gguf = model.scheme, model.scheme.quantised.name.startswith("gguf")
     if scheme.plain.name == "fp32" and workload.weight_format != "fp32" and not gguf:
         scheme = replace(scheme, plain=FP16, quantised=FP16 if scheme.quantised.is_plain else scheme.quantised)
