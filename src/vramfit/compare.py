@@ -231,10 +231,12 @@ def _ways_out(facts: LogFacts, request: Request, *, hub: bool) -> Iterator[Advic
 def _advice(change: Change, request: Request) -> Advice:
     """Say one change in the engine's own flags."""
     words = change.flags.split()
+    if "--gpus" in words:  # a plan: a degree that is not named is 1
+        words += [word for name in ("--tp", "--pp") if name not in words for word in (name, "1")]
     flags, seen, values = [], [], []
     for name, value in zip(words[::2], words[1::2], strict=True):
         path = OURS.get(name)
-        if path is not None:
+        if path is not None and str(_at(request, path)) != value:
             flags.append(flag_of(request.workload.engine, path, value))
             seen.append(str(_at(request, path)))
             values.append(value)

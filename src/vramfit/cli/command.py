@@ -180,6 +180,8 @@ def fitting(command: Command, answered: Answer) -> tuple[CommandLine, Change | N
 def _given(engine: str, flags: str) -> Iterable[Given]:
     """Yield the fields that our own options of a change stand for."""
     words = flags.split()
+    if "--gpus" in words:  # a plan: a degree that is not named is 1, whatever the command said
+        words += [word for name in ("--tp", "--pp") if name not in words for word in (name, "1")]
     for name, text in zip(words[::2], words[1::2], strict=True):
         paths = FIELDS[name]
         if name == "--kv-format" and engine in BY_KEY_AND_VALUE:

@@ -202,21 +202,15 @@ def as_of(line: CommandLine, version: str | None) -> CommandLine:
 
 
 def _as_of(word: Word, known: Table, version: str) -> Word:
-    listed = _listed(word.flag, known) or ""
+    """Return a flag as that version reads it; between two versions that were read, both may be right: understood."""
+    listed, wanted = _listed(word.flag, known) or "", _numbers(version)
+    read = [_numbers(v) for v in (*known.first_seen.values(), *known.gone_after.values(), known.version)]
     first, last = known.first_seen.get(listed), known.gone_after.get(listed)
-    if first is not None and _numbers(first) > _numbers(version) and not _between(known, version, first):
+    if first is not None and any(wanted <= v < _numbers(first) for v in read):
         return replace(word, effect=Effect.UNKNOWN, why=f"not in {version}: first seen in {first}")
-    if last is not None and _numbers(version) > _numbers(last) and not _between(known, last, version):
+    if last is not None and any(_numbers(last) < v <= wanted for v in read):
         return replace(word, effect=Effect.UNKNOWN, why=f"not in {version}: last seen in {last}")
     return word
-
-
-def _between(known: Table, early: str, late: str) -> bool:
-    """Say whether no version that was read lies between the two: then either may be right."""
-    read = {*known.first_seen.values(), *known.gone_after.values(), known.version}
-    return not any(
-        _numbers(early) <= _numbers(v) <= _numbers(late) and v not in {early, late} for v in read if v[0].isdigit()
-    )
 
 
 def _numbers(version: str) -> tuple[int, ...]:
