@@ -37,8 +37,8 @@ def test_vllm_serve_gives_the_fields_of_a_request() -> None:
     ("text", "expected"),
     [
         (
-            "CUDA_VISIBLE_DEVICES=0 VLLM_ATTENTION_BACKEND=FLASHINFER python -m vllm.entrypoints.openai.api_server"
-            " --model meta-llama/Llama-3.1-8B \\\n  --dtype half",
+            ("CUDA_VISIBLE_DEVICES=0 VLLM_ATTENTION_BACKEND=FLASHINFER python -m vllm.entrypoints.openai.api_server"
+            " --model meta-llama/Llama-3.1-8B \\\n  --dtype half"),
             {"model": "meta-llama/Llama-3.1-8B", "workload.engine": "vllm", "workload.attention": "flashinfer"},
         ),
         (

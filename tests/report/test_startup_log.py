@@ -17,14 +17,14 @@ SERVED = answer(
 )
 
 
-def with_readings(engine: str, version: str, context: int = 8192, **values: float) -> Answer:
+def with_readings(engine: str, version: str, **values: float) -> Answer:
     """Return an answer whose engine prints exactly these figures."""
     readings = tuple(
         Reading(quantity=Quantity(name), value=value, low=value, high=value, formula="test", source="test")
         for name, value in values.items()
     )
     rank = replace(SERVED.estimate.breakdowns[0], readings=readings)
-    workload = replace(SERVED.request.workload, engine=engine, engine_version=version, context_tokens=context)
+    workload = replace(SERVED.request.workload, engine=engine, engine_version=version)
     return replace(
         SERVED,
         request=replace(SERVED.request, workload=workload),
@@ -43,33 +43,41 @@ FIGURES = {
     [
         (
             "0.33.0",
-            "Model loading took 15.00 GiB memory and ... seconds\n"
-            "Available KV cache memory: 52.50 GiB\n"
-            "GPU KV cache size: 430,080 tokens, Maximum concurrency for 8,192 tokens per request: 52.50x\n"
-            "Graph capturing finished in ... secs, took 0.90 GiB",
+            (
+                "Model loading took 15.00 GiB memory and ... seconds\n"
+                "Available KV cache memory: 52.50 GiB\n"
+                "GPU KV cache size: 430,080 tokens, Maximum concurrency for 8,192 tokens per request: 52.50x\n"
+                "Graph capturing finished in ... secs, took 0.90 GiB"
+            ),
         ),
         (
             "0.19.0",
-            "Model loading took 15.00 GiB memory and ... seconds\n"
-            "Available KV cache memory: 52.50 GiB\n"
-            "GPU KV cache size: 430,080 tokens\n"
-            "Maximum concurrency for 8,192 tokens per request: 52.50x\n"
-            "Graph capturing finished in ... secs, took 0.90 GiB",
+            (
+                "Model loading took 15.00 GiB memory and ... seconds\n"
+                "Available KV cache memory: 52.50 GiB\n"
+                "GPU KV cache size: 430,080 tokens\n"
+                "Maximum concurrency for 8,192 tokens per request: 52.50x\n"
+                "Graph capturing finished in ... secs, took 0.90 GiB"
+            ),
         ),
         (
             "0.11.0",
-            "Model loading took 15.0000 GiB and ... seconds\n"
-            "Available KV cache memory: 52.50 GiB\n"
-            "GPU KV cache size: 430,080 tokens\n"
-            "Maximum concurrency for 8,192 tokens per request: 52.50x\n"
-            "Graph capturing finished in ... secs, took 0.90 GiB",
+            (
+                "Model loading took 15.0000 GiB and ... seconds\n"
+                "Available KV cache memory: 52.50 GiB\n"
+                "GPU KV cache size: 430,080 tokens\n"
+                "Maximum concurrency for 8,192 tokens per request: 52.50x\n"
+                "Graph capturing finished in ... secs, took 0.90 GiB"
+            ),
         ),
         (
             "0.8.5",
-            "Model loading took 15.0000 GiB and ... seconds\n"
-            "GPU KV cache size: 430,080 tokens\n"
-            "Maximum concurrency for 8,192 tokens per request: 52.50x\n"
-            "Graph capturing finished in ... secs, took 0.90 GiB",
+            (
+                "Model loading took 15.0000 GiB and ... seconds\n"
+                "GPU KV cache size: 430,080 tokens\n"
+                "Maximum concurrency for 8,192 tokens per request: 52.50x\n"
+                "Graph capturing finished in ... secs, took 0.90 GiB"
+            ),
         ),
     ],
 )

@@ -17,6 +17,7 @@ from vramfit.source import read_model
 from vramfit.spec import ModelSpec
 from vramfit.units import parse_count
 
+
 def capacity(options: dict[str, Any], request: Request, answered: Answer) -> Capacity:
     """Return the answers that were asked for.
 
