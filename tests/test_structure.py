@@ -49,7 +49,7 @@ LEVELS = (
         *("understand", "source", "estimate", "fit", "search", "answer", "rule_of_thumb", "components", "accuracy"),
         *("gguf_recipe", "hub_source", "own_context", "compare", "serving"),
     },  # decide
-    {"wire", "measured_wire", "cli", "__main__", "__init__"},  # doors
+    {"wire", "answer_wire", "measured_wire", "cli", "__main__", "__init__"},  # doors
 )
 """First names below ``vramfit``; imports point to the same level or down, rooms only down."""
 ROOMS = LEVELS[2]

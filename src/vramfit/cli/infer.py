@@ -173,7 +173,7 @@ def _finish(
 
 def _print_json(answered: Answer, given: dict[str, Any], command: Command | None) -> None:
     """Print the answer as JSON; what only some options ask for stands beside it under its own name."""
-    from vramfit.wire import answer_to_json  # noqa: PLC0415 - only JSON pays for msgspec
+    from vramfit.answer_wire import answer_to_json  # noqa: PLC0415 - only JSON pays for msgspec
 
     text = answer_to_json(answered)
     beside: dict[str, Any] = {}
@@ -202,7 +202,8 @@ def _print_json(answered: Answer, given: dict[str, Any], command: Command | None
 @click.option("--schema", is_flag=True, help="Print the JSON Schemas of request and answer instead.")
 def estimate(source: str | None, **given: Any) -> int:  # noqa: ANN401 - click's options, named in the decorators above
     """Answer a request in JSON, as scripts and services ask it."""
-    from vramfit.wire import REQUEST_LIMIT_BYTES, answer_schema, request_from_json, request_schema  # noqa: PLC0415
+    from vramfit.answer_wire import answer_schema  # noqa: PLC0415
+    from vramfit.wire import REQUEST_LIMIT_BYTES, request_from_json, request_schema  # noqa: PLC0415
 
     if given["schema"]:
         from vramfit.cli.show import show_json  # noqa: PLC0415
