@@ -77,7 +77,8 @@ def test_vllm_serve_gives_the_fields_of_a_request() -> None:
         ),
         (
             "OLLAMA_NUM_PARALLEL=4 OLLAMA_KV_CACHE_TYPE=q8_0 ollama run llama3.1:8b",
-            {"model": "llama3.1:8b", "workload.engine": "ollama", "workload.slots": 4, "workload.kv_format": "q8_0"},
+            {"model": "llama3.1:8b", "workload.engine": "ollama", "workload.slots": 4, "workload.kv_format": "q8_0",
+             "workload.weight_format": "gguf:Q4_K_M"},
         ),
         (
             "$ vllm serve a/b --speculative-config '{\"model\": \"c/d\", \"num_speculative_tokens\": 3}' | tee log",

@@ -40,7 +40,7 @@ def changed(text: str, path: str, value: object) -> str | None:
         ),
         ("trtllm-serve a/b", "plan.tp", 4, "trtllm-serve a/b --tp_size 4"),
         ("FROM x\nPARAMETER num_ctx 9\nSYSTEM hi", "workload.context_tokens", 5, "FROM x\nPARAMETER num_ctx 5"),
-        ("ollama run x", "workload.context_tokens", 5, None),
+        ("ollama run x:8b", "workload.context_tokens", 5, "FROM x:8b\nPARAMETER num_ctx 5"),
     ],
 )  # fmt: skip
 def test_one_field_is_changed_and_all_else_stays(text: str, path: str, value: object, expected: str | None) -> None:

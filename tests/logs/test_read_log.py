@@ -62,6 +62,25 @@ def test_a_whole_vllm_log_is_read() -> None:
     } == pytest.approx(figures)  # fmt: skip
 
 
+def test_the_words_of_older_versions_are_read() -> None:
+    """0.6: the dump of arguments as a Namespace, and one line for the whole budget."""
+    found = read(
+        "INFO api_server.py:913] args: Namespace(subparser='serve', model='a/b', max_model_len=20000, "
+        "gpu_memory_utilization=0.9, max_num_seqs=None, tensor_parallel_size=1, served_model_name=['x'])\n"
+        "Loading model weights took 14.9888 GB\n"
+        "Memory profiling results: total_gpu_memory=23.58GiB initial_memory_usage=15.34GiB peak_torch_memory=17.06GiB "
+        "memory_usage_post_profile=15.35GiB non_torch_memory=0.35GiB kv_cache_size=3.81GiB gpu_memory_utilization=0.90"
+    )
+    assert {
+        "workload.engine": "vllm", "model": "a/b", "workload.context_tokens": 20000, "plan.tp": 1,
+        "workload.memory_fraction": 0.9,
+    } == {g.path: g.value for g in found.given}  # fmt: skip
+    assert int(23.58 * GIB) == found.device_total_bytes
+    assert {Quantity.WEIGHTS: 14.9888 * GIB, Quantity.NON_TORCH: 0.35 * GIB, Quantity.KV_CACHE: 3.81 * GIB} == (
+        pytest.approx({m.quantity: m.value for m in found.measured})
+    )
+
+
 def test_a_refusal_of_vllm_is_a_failure() -> None:
     """What one request needs and what was there, from its own message."""
     found = read(

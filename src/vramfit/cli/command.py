@@ -139,7 +139,9 @@ def _flags(command: Command) -> Section:
         Row(g.said, "", f"not counted: {g.path} is not modelled for {command.line.engine}", Tone.WARN)
         for g in command.refused
     ]
-    rows += [Row(g.said, "", f"{g.path} = {g.value}") for g in command.given if g.said.startswith(("-", "PARAM"))]
+    rows += [
+        Row(g.path.rpartition(".")[2], "", f"{g.value}: {g.said}") for g in command.given if g.path != "workload.engine"
+    ]
     quiet = [_quiet(word) for word in command.line.flags(Effect.NONE)]
     if quiet:
         rows.append(Row("without effect on memory", "", ", ".join(quiet), Tone.QUIET))

@@ -27,6 +27,46 @@ QUIET_PARAMETERS = frozenset({
 })  # fmt: skip
 
 
+LABEL = re.compile(r"(?:.*-)?(q\d\w{0,6}|iq\d\w{0,6}|fp16|f16|bf16|fp32)", re.IGNORECASE)
+"""End of a tag that names a file format: ``8b-instruct-q8_0``."""
+DEFAULT_LABEL = "Q4_K_M"
+"""Format of the library's tags that name none; an assumption, since a tag may be moved."""
+OTHERWISE = ("gpt-oss",)
+"""Models of the library whose plain tags are kept in the format they were published in."""
+HUB = ("hf.co/", "huggingface.co/")
+_LABELS = {"fp16": "fp16", "f16": "fp16", "bf16": "bf16", "fp32": "fp32"}
+
+
+def named(text: str, said: str) -> tuple[Given, ...]:
+    """Return the model and the format that a name of ollama's stands for.
+
+    >>> [g.value for g in named("llama3.1:8b-instruct-q8_0", "FROM")]
+    ['llama3.1:8b', 'gguf:Q8_0']
+    >>> [g.value for g in named("hf.co/org/repo-GGUF:Q4_K_M", "FROM")]
+    ['org/repo-GGUF:Q4_K_M']
+    """
+    text = plain(said, text)
+    if text.startswith(HUB):
+        return (Given(path="model", value=text.partition("/")[2], said=said),)
+    if "/" in text or "\\" in text or text.endswith((".gguf", ".safetensors")):
+        return (Given(path="model", value=text, said=said),)
+    name, _, tag = text.partition(":")
+    match = LABEL.fullmatch(tag)
+    size = tag.partition("-")[0] if match and "-" in tag else "" if match else tag
+    model = Given(path="model", value=f"{name}:{size}" if size else name, said=said)
+    if match is None and name.startswith(OTHERWISE):
+        return (model,)
+    label = match.group(1) if match else DEFAULT_LABEL
+    why = f"tag {tag}" if match else f"assumed: tags of the library that name no format are {DEFAULT_LABEL}"
+    value = _LABELS.get(label.lower()) or f"gguf:{_spelt(label)}"
+    return (model, Given(path="workload.weight_format", value=value, said=why))
+
+
+def _spelt(label: str) -> str:
+    """Return a label as GGUF files spell it: ``q4_K_M`` and ``q4_k_m`` are ``Q4_K_M``."""
+    return label.upper()
+
+
 def _layers(name: str, text: str) -> int | None:
     """Read layers on the devices; -1 = as many as fit, which is left open."""
     return None if text.startswith("-") else whole(name, text)
@@ -89,7 +129,7 @@ def _instructions(text: str) -> Iterator[Word]:
         name = match.group(1).lower() if match else ""
         rest = match.group(2).strip() if match else ""
         if name == "from":
-            yield _counted("FROM", rest, "model", plain("FROM", rest))
+            yield Word(flag="FROM", values=(rest,), effect=Effect.COUNTED, given=named(rest, f"FROM {rest}"))
         elif name == "draft":
             yield _counted("DRAFT", rest, "workload.draft_model", plain("DRAFT", rest))
         elif name == "adapter":

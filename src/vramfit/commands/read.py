@@ -45,13 +45,20 @@ def read_command(text: str) -> CommandLine:
     said = tuple(_words(program, words.words[first:]))
     if model is None and program.positional_model:  # `vllm serve --dtype half MODEL` is understood too
         model, said = _stray_model(said)
-    given = [] if model is None else [Given(path="model", value=plain("model", model), said=model)]
+    given = [] if model is None else list(_model(program, model))
     given.append(Given(path="workload.engine", value=program.engine, said=program.starts[0][-1]))
     if version is not None:
         given.append(Given(path="workload.engine_version", value=version, said=f"image {version}"))
     found = tuple(variables(program.engine, words.assignments(start)))
     given += [each for word in (*found, *said) for each in word.given]
     return CommandLine(engine=program.engine, head=words.words[:first], words=(*found, *said), given=tuple(given))
+
+
+def _model(program: Program, text: str) -> tuple[Given, ...]:
+    """Return what the positional model says."""
+    if program.engine == "ollama":
+        return ollama.named(text, text)
+    return (Given(path="model", value=plain("model", text), said=text),)
 
 
 def _program(words: Words) -> tuple[Program, int, str | None]:

@@ -18,6 +18,8 @@ LONGEST_LINE = 88
 
 def rewritten(line: CommandLine, changes: Iterable[Given]) -> CommandLine | None:
     """Return the command with those fields changed; None = the program has no flag for one of them."""
+    if line.engine == "ollama" and not line.modelfile:
+        line = _as_modelfile(line)
     words = list(line.words)
     for change in changes:
         new = _word(line, change)
@@ -36,6 +38,15 @@ def rewritten(line: CommandLine, changes: Iterable[Given]) -> CommandLine | None
         given=(*given, *(g for word in words for g in word.given)),
         modelfile=line.modelfile,
     )
+
+
+def _as_modelfile(line: CommandLine) -> CommandLine:
+    """Return the Modelfile of an ``ollama run``, which has no flags of its own for sizes."""
+    model = next((g for g in line.given if g.path == "model"), None)
+    said = "" if model is None else model.said
+    given = tuple(g for g in line.given if model is not None and g.path in {"model", "workload.weight_format"})
+    words = (Word(flag="FROM", values=(said,), effect=Effect.COUNTED, given=given),)
+    return CommandLine(engine=line.engine, head=(), words=words, given=line.given, modelfile=True)
 
 
 def _flags(line: CommandLine, path: str) -> tuple[Flag, ...]:

@@ -19,6 +19,7 @@ from vramfit.units import GIB
 
 ENGINE = re.compile(r"Initializing an? (?:V[01] )?LLM engine \(v([^)\s]{1,60})\) with config: (.*)")
 ARGUMENTS = re.compile(r"non-default args: (\{.*\})")
+NAMESPACE = re.compile(r"\bargs: Namespace\((.*)")
 VERSION = re.compile(r"vLLM(?: API server)? version v?(\d{1,4}\.\d{1,4}(?:\.\d{1,4})?)")
 WEIGHTS = re.compile(rf"(?:Model loading|Loading model weights) took {NUMBER} (?:GB|GiB)")
 POOL = re.compile(rf"Available KV cache memory: {NUMBER} GiB")
@@ -31,6 +32,11 @@ PARTS = re.compile(
     rf"model weights take {NUMBER}GiB; non_torch_memory takes {NUMBER}GiB; PyTorch activation peak memory takes "
     rf"{NUMBER}GiB; the rest of the memory reserved for KV Cache is (-?\d{{1,9}}(?:\.\d{{1,9}})?)GiB"
 )
+PROFILE = re.compile(
+    rf"total_gpu_memory={NUMBER}GiB .{{1,200}}non_torch_memory={NUMBER}GiB kv_cache_size={NUMBER}GiB "
+    rf"gpu_memory_utilization={NUMBER}"
+)
+"""How 0.6.3 and 0.6.4 said the same."""
 FREE = re.compile(rf"Free memory on device[^(]{{0,40}}\({NUMBER}/{NUMBER} GiB\)")
 ACTUAL = re.compile(
     rf"Actual usage is {NUMBER} GiB for [^,]{{1,60}}, {NUMBER} GiB for peak activation"
@@ -70,8 +76,10 @@ def read(lines: tuple[str, ...]) -> LogFacts:
     for each in _facts(lines):
         given.setdefault(each.path, each)
     found = tuple(_figures(lines, given))
-    total = next((m for line in lines for m in (BUDGET.search(line), FREE.search(line)) if m), None)
-    text = None if total is None else total.group(1 if total.re is BUDGET else 2)
+    total = next(
+        (m for line in lines for m in (BUDGET.search(line), PROFILE.search(line), FREE.search(line)) if m), None
+    )
+    text = None if total is None else total.group(2 if total.re is FREE else 1)
     return LogFacts(
         program="vllm",
         given=tuple(given.values()),
@@ -95,6 +103,11 @@ def _facts(lines: Iterable[str]) -> Iterator[Given]:
             if number:
                 yield Given(path="workload.engine_version", value=number.group(0), said=f"engine v{engine.group(1)}")
             yield from _config(engine.group(2))
+        namespace, profile = NAMESPACE.search(line), PROFILE.search(line)
+        if namespace:
+            yield from _config(namespace.group(1))
+        if profile:
+            yield Given(path="workload.memory_fraction", value=float(profile.group(4)), said="gpu_memory_utilization")
         for mark, path, group in (
             (CHUNK, "workload.max_num_batched_tokens", 1),
             (CONCURRENCY, "workload.context_tokens", 1),
@@ -119,11 +132,15 @@ def _arguments(text: str) -> Iterator[Given]:
         pairs = dict(found)
         pairs.setdefault("model", pairs.get("model_tag"))
         yield from _known((str(name), value) for name, value in pairs.items())
+        formats = {"fp8": "fp8", "bitsandbytes": "nf4"}  # asked for; the other dump names what the checkpoint is
+        method = pairs.get("quantization")
+        if isinstance(method, str) and method in formats:
+            yield Given(path="workload.weight_format", value=formats[method], said=f"quantization={method}")
 
 
 def _config(text: str) -> Iterator[Given]:
     """Yield the fields of the dump of the configuration, ``name=value`` after ``name=value``."""
-    pairs = ((match.group(1), _literal(match.group(2))) for match in CONFIG_KEYS.finditer(text[:4000]))
+    pairs = ((match.group(1), _literal(match.group(2))) for match in CONFIG_KEYS.finditer(text))
     yield from _known(pairs)
 
 
@@ -131,7 +148,11 @@ def _literal(text: str) -> object:
     if text.startswith("'"):
         return text[1:-1]
     words: dict[str, object] = {"True": True, "False": False, "None": None}
-    return words[text] if text in words else int(text) if text.isdigit() else text
+    if text in words:
+        return words[text]
+    if text.isdigit():
+        return int(text)
+    return float(text) if re.fullmatch(NUMBER, text) else text
 
 
 def _known(pairs: Iterable[tuple[str, object]]) -> Iterator[Given]:
@@ -140,9 +161,6 @@ def _known(pairs: Iterable[tuple[str, object]]) -> Iterator[Given]:
             yield Given(path=FIELDS[name], value=value, said=f"{name}={value}")
         elif name == "kv_cache_dtype" and value in CACHES:
             yield Given(path="workload.kv_format", value=CACHES[str(value)], said=f"{name}={value}")
-        elif name == "quantization" and value in {"fp8", "bitsandbytes"}:
-            formats = {"fp8": "fp8", "bitsandbytes": "nf4"}
-            yield Given(path="workload.weight_format", value=formats[str(value)], said=f"{name}={value}")
 
 
 def _figures(lines: Iterable[str], given: dict[str, Given]) -> Iterator[Measurement]:
@@ -161,6 +179,10 @@ def _figures(lines: Iterable[str], given: dict[str, Given]) -> Iterator[Measurem
             needs.append(sized(Quantity.NON_TORCH, parts.group(2), GIB))
             needs.append(sized(Quantity.ACTIVATION_PEAK, parts.group(3), GIB))
             pools.append(sized(Quantity.KV_CACHE, parts.group(4), GIB))
+        profile = PROFILE.search(line)
+        if profile:
+            needs.append(sized(Quantity.NON_TORCH, profile.group(2), GIB))
+            pools.append(sized(Quantity.KV_CACHE, profile.group(3), GIB))
         if actual:
             needs.append(sized(Quantity.ACTIVATION_PEAK, actual.group(2), GIB))
             if actual.group(3):
