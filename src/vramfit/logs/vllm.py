@@ -108,18 +108,23 @@ def _facts(lines: Iterable[str]) -> Iterator[Given]:
             yield from _config(namespace.group(1))
         if profile:
             yield Given(path="workload.memory_fraction", value=float(profile.group(4)), said="gpu_memory_utilization")
-        for mark, path, group in (
-            (CHUNK, "workload.max_num_batched_tokens", 1),
-            (CONCURRENCY, "workload.context_tokens", 1),
-            (REFUSED, "workload.context_tokens", 1),
-            (TOO_LONG, "workload.context_tokens", 1),
-        ):
-            match = mark.search(line)
-            if match:
-                yield Given(path=path, value=int(match.group(group).replace(",", "")), said=match.group(0)[:80])
-        budget = BUDGET.search(line)
-        if budget:
-            yield Given(path="workload.memory_fraction", value=float(budget.group(2)), said=budget.group(0))
+        yield from _decided(line)
+
+
+def _decided(line: str) -> Iterator[Given]:
+    """Yield the fields that lines about pools and passes mention."""
+    for mark, path, group in (
+        (CHUNK, "workload.max_num_batched_tokens", 1),
+        (CONCURRENCY, "workload.context_tokens", 1),
+        (REFUSED, "workload.context_tokens", 1),
+        (TOO_LONG, "workload.context_tokens", 1),
+    ):
+        match = mark.search(line)
+        if match:
+            yield Given(path=path, value=int(match.group(group).replace(",", "")), said=match.group(0)[:80])
+    budget = BUDGET.search(line)
+    if budget:
+        yield Given(path="workload.memory_fraction", value=float(budget.group(2)), said=budget.group(0))
 
 
 def _arguments(text: str) -> Iterator[Given]:
