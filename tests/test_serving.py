@@ -58,9 +58,9 @@ def test_equal_requests_fill_the_pool() -> None:
     """Without spread n is the pool over one request, which is a hand count: 8,192 x 131,072 B = 1 GiB each."""
     found = requests_at_once(VLLM, Lengths(median_tokens=8192, p95_tokens=8192))
     assert 0 == found.deviation_bytes
-    assert 2**30 == found.mean_bytes
-    assert found.pool_bytes // 2**30 == found.expected
-    assert pool(VLLM) // 2**30 == found.safe
+    assert 2**30 <= found.mean_bytes <= 2**30 + 16 * 131_072  # at most a page of 16 tokens is begun and not full
+    assert found.pool_bytes // found.mean_bytes == found.expected
+    assert pool(VLLM) // found.mean_bytes == found.safe
 
 
 def test_a_library_holds_as_many_as_its_largest_batch() -> None:
@@ -76,7 +76,7 @@ def test_longer_tails_cost_and_shared_prefixes_save() -> None:
     assert wide.expected < narrow.expected
     shared = requests_at_once(VLLM, Lengths(median_tokens=2000, p95_tokens=9000, shared_prefix_tokens=1500))
     assert wide.expected < shared.expected
-    assert 1500 * 131_072 == shared.prefix_bytes
+    assert 1500 * 131_072 <= shared.prefix_bytes <= 1516 * 131_072
     doubled = requests_at_once(replace(VLLM, plan=Plan(dp_replicate=2)), Lengths(median_tokens=2000, p95_tokens=9000))
     assert (wide.expected, wide.users_per_device) == (doubled.expected, doubled.users_per_device)
 
@@ -95,7 +95,8 @@ def test_the_smallest_fraction_is_the_smallest(requests: int) -> None:
     assert found.fraction is not None
     for fraction, enough in ((found.fraction, True), (found.fraction - 0.001, False)):
         asked = replace(VLLM, workload=replace(VLLM.workload, memory_fraction=fraction))
-        assert enough is (pool(asked) >= requests * 2**30)
+        assert enough is (pool(asked) >= found.needed_bytes)
+    assert requests * 2**30 <= found.needed_bytes <= requests * (2**30 + 2**21)
 
 
 def test_too_many_requests_have_no_fraction() -> None:

@@ -99,10 +99,14 @@ def test_vllm_0_prints_its_profile_and_blocks() -> None:
 
 def test_vllm_refuses_in_its_own_words() -> None:
     """One request of 8,192 tokens needs exactly 1 GiB of Llama 3.1 8B's cache: 131,072 B each; half is not enough."""
-    small = with_readings("vllm", "0.19.0", weights=15 * GIB, kv_cache=GIB // 2, requests_at_context=0.5)
+    small = with_readings("vllm", "0.19.0", weights=15 * GIB, kv_cache=GIB // 2, requests_at_context=0.5,
+                          kv_cache_tokens=4096)  # fmt: skip
     last = startup_log(small)[-1]
     assert "the models's max seq len (8192), (1.00 GiB KV cache is needed, which is larger than" in last
-    assert "available KV cache memory (0.50 GiB). Based on the available memory, the estimated maximum" in last
+    assert (
+        "available KV cache memory (0.50 GiB). Based on the available memory, the estimated maximum model length is 4096."
+        in last
+    )
     none = with_readings("vllm", "0.19.0", weights=15 * GIB, kv_cache=-GIB)
     assert "No available memory for the cache blocks" in startup_log(none)[-1]
     newer = with_readings("vllm", "0.33.0", weights=15 * GIB, kv_cache=GIB // 2, requests_at_context=0.5)

@@ -79,7 +79,7 @@ def _size(part: Part, value: float) -> str:
 
 
 def _error(part: Part) -> str:
-    return f"{100 * part.error_ratio:+.1f} %" if part.measured > 0 else "of what cannot be"
+    return f"{100 * part.error_ratio:+.1f} %" if part.measured > 0 else "of nothing"
 
 
 def _band(part: Part) -> str:

@@ -144,8 +144,8 @@ def _refusal(log: Log, pool: float | None) -> str | None:
     if fits or log.answer.fit.verdict is Verdict.UNKNOWN:
         return None
     whose = "model" if log.version >= ONE_APOSTROPHE else "models"
-    limit = log.answer.longest_context
-    longest = f"Based on the available memory, the estimated maximum model length is {limit.value}. " if limit else ""
+    tokens = log.value(Quantity.KV_CACHE_TOKENS)
+    longest = f"Based on the available memory, the estimated maximum model length is {tokens:.0f}. " if tokens else ""
     return (
         f"ValueError: To serve at least one request with the {whose}'s max seq len ({context}), "
         f"({needed / GIB:.2f} GiB KV cache is needed, which is larger than the available KV cache memory "
