@@ -247,7 +247,8 @@ def _advice(change: Change, request: Request) -> Advice:
 OURS = {
     "--context": "workload.context_tokens", "--batch": "workload.max_num_seqs", "--kv-format": "workload.kv_format",
     "--weights": "workload.weight_format", "--fraction": "workload.memory_fraction", "--tp": "plan.tp",
-    "--pp": "plan.pp", "--gpu-layers": "workload.gpu_layers",
+    "--pp": "plan.pp", "--max-num-seqs": "workload.max_num_seqs",
+    "--max-batched-tokens": "workload.max_num_batched_tokens", "--gpu-layers": "workload.gpu_layers",
 }  # fmt: skip
 """Our options -> fields."""
 

@@ -32,6 +32,9 @@ RENTED = (1, 2, 4, 8, *range(16, MOST_DEVICES + 1, 8))
 MOST_OTHERS = 16
 """Other kinds are offered up to this many, or twice as many as of the named kind."""
 MOST_BATCH = 2**20
+MOST_POWER = 9
+"""Smaller passes are searched from 2 ** 9 sequences, and as many tokens, down."""
+FEWEST_TOKENS = 256
 SHARES = 100
 """Shares of a card are searched in hundredths."""
 MOST_CONTEXT = 2**27
@@ -239,7 +242,9 @@ def _candidates(question: Question, context: Limit | None, batch: Limit | None) 
     if batch is not None and 0 < batch.value < workload.batch:
         yield f"--batch {batch.value}", _with_batch(question, batch.value), "fewer sequences at once"
     if "memory_fraction" in find_engine(workload.engine).knobs:
-        yield from _fractions(question)
+        shares = tuple(_fractions(question))
+        yield from shares
+        yield from _smaller_passes(question, alone=bool(shares))
     for name, note in _caches(question) if context is not None else ():
         yield f"--kv-format {name}", _with(question, kv=name), note
     if "gpu_layers" in find_engine(workload.engine).knobs:
@@ -260,6 +265,26 @@ def _fractions(question: Question) -> Iterable[tuple[str, Question, str]]:
         low, high = (low, middle) if _room(_with_share(question, middle)) >= 0 else (middle, high)
     if high <= SHARES:
         yield f"--fraction {high / SHARES:g}", _with_share(question, high), "less is left for everything else"
+
+
+def _smaller_passes(question: Question, *, alone: bool) -> Iterable[tuple[str, Question, str]]:
+    """Yield the most sequences, and the most tokens of a pass, in powers of two, with which a server starts.
+
+    Where neither is enough, nor a share alone: as few sequences as were asked for, and the smallest share that then is.
+    """
+    found = []
+    for name, flag in (("max_num_seqs", "--max-num-seqs"), ("max_num_batched_tokens", "--max-batched-tokens")):
+        least = max(question.workload.batch, 1) if name == "max_num_seqs" else FEWEST_TOKENS
+        for value in (2**n for n in range(MOST_POWER, -1, -1) if 2**n >= least):
+            smaller = replace(question, workload=replace(question.workload, **{name: value}))
+            if _room(smaller) >= 0:
+                found.append((f"{flag} {value}", smaller, "smaller passes: a smaller peak"))
+                break
+    yield from found
+    if not found and not alone:
+        few = replace(question, workload=replace(question.workload, max_num_seqs=question.workload.batch))
+        for flags, changed, note in _fractions(few):
+            yield f"--max-num-seqs {question.workload.batch} {flags}", changed, f"smaller passes; {note}"
 
 
 def _with_share(question: Question, hundredths: int) -> Question:

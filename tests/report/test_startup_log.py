@@ -103,10 +103,8 @@ def test_vllm_refuses_in_its_own_words() -> None:
                           kv_cache_tokens=4096)  # fmt: skip
     last = startup_log(small)[-1]
     assert "the models's max seq len (8192), (1.00 GiB KV cache is needed, which is larger than" in last
-    assert (
-        "available KV cache memory (0.50 GiB). Based on the available memory, the estimated maximum model length is 4096."
-        in last
-    )
+    assert "available KV cache memory (0.50 GiB). Based on the available memory" in last
+    assert "the estimated maximum model length is 4096." in last
     none = with_readings("vllm", "0.19.0", weights=15 * GIB, kv_cache=-GIB)
     assert "No available memory for the cache blocks" in startup_log(none)[-1]
     newer = with_readings("vllm", "0.33.0", weights=15 * GIB, kv_cache=GIB // 2, requests_at_context=0.5)

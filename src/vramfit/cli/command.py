@@ -30,6 +30,8 @@ FIELDS = {
     "--weights": ("workload.weight_format",),
     "--fraction": ("workload.memory_fraction",),
     "--gpu-layers": ("workload.gpu_layers",),
+    "--max-num-seqs": ("workload.max_num_seqs",),
+    "--max-batched-tokens": ("workload.max_num_batched_tokens",),
     "--tp": ("plan.tp",),
     "--pp": ("plan.pp",),
     "--gpus": (),
