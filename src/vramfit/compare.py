@@ -169,8 +169,10 @@ def _explanations(facts: LogFacts, request: Request, parts: tuple[Part, ...], st
         return
     measurement = next(m for m in facts.measured if m.quantity is worst.quantity and m.scope == worst.scope)
     before, tried = abs(worst.predicted - worst.measured), []
+    captured = any(m.quantity is Quantity.CUDA_GRAPHS and m.value > 0 for m in facts.measured)
+    settled = stated | ({"workload.eager"} if captured else set())
     for path, values in CANDIDATES.get(worst.quantity, ()):
-        for value in values if path not in stated else ():
+        for value in values if path not in settled else ():
             changed = _with(request, path, value)
             part = None if changed is None else _quietly(changed, measurement)
             if part is not None and abs(part.predicted - part.measured) <= BETTER * before:

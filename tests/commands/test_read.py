@@ -107,6 +107,13 @@ def test_flags_are_sorted_by_what_they_do() -> None:
     assert "nearest: --max-model-len" in unknown[1].why
 
 
+def test_a_context_left_to_fit_is_named() -> None:
+    """--max-model-len auto asks for the longest that fits, which is not what is judged."""
+    line = read_command("vllm serve a/b --max-model-len auto")
+    assert ["--max-model-len"] == [w.flag for w in line.flags(Effect.NOT_COUNTED)]
+    assert "workload.context_tokens" not in fields(line)
+
+
 def test_flags_of_another_version_are_not_understood() -> None:
     """--kv-cache-memory-bytes came after 0.8.5, --num-scheduler-steps had gone by 0.33.0."""
     line = read_command("vllm serve a/b --kv-cache-memory-bytes 1000 --num-scheduler-steps 8")

@@ -49,7 +49,7 @@ DISTILL_14B = PublicLog(
 ValueError: The model's max seq len (131072) is larger than the maximum number of tokens that can be stored in KV cache (81536). Try increasing `gpu_memory_utilization` or decreasing `max_model_len` when initializing the engine.
 """,  # noqa: E501 - as printed
     given={"workload.engine": "vllm", "workload.context_tokens": 131072},
-    figures={(Quantity.WEIGHTS, "device"): 13.9476 * GIB},
+    figures={(Quantity.WEIGHTS, "device"): 13.9476 * GIB, (Quantity.KV_CACHE_TOKENS, "device"): 81536},
 )
 LLAMA_70B_W8A8 = PublicLog(
     source="vllm-project/vllm#12569",
@@ -107,4 +107,21 @@ llama_context:  CUDA_Host compute buffer size =    40.02 MiB
         (Quantity.HOST_COMPUTE_BUFFER, "device"): 40.02 * MIB,
     },
 )  # fmt: skip
-PUBLIC_LOGS = (QWEN_7B_INT4, DISTILL_14B, LLAMA_70B_W8A8, QWEN3_14B_SGLANG, QWEN3_VL_8B_LLAMA)
+QWEN3_4B_AWQ = PublicLog(
+    source="vllm-project/vllm#57047",
+    program="vllm",
+    model="Qwen/Qwen3-4B",  # not said: found by the printed weights and tokens
+    lines="""(EngineCore pid=1904) INFO 09-16 12:14:29 [model_runner.py:428] Model loading took 2.5 GiB memory and 3.033493 seconds
+(EngineCore pid=23853) INFO 09-16 13:51:44 [kv_cache_utils.py:2324] GPU KV cache size: 268,560 tokens, Maximum concurrency for 2,048 tokens per request: 131.13x
+(EngineCore pid=23853) INFO 09-16 13:51:51 [gpu_worker.py:876] Free memory on device (46.99/47.37 GiB) on startup. Desired GPU memory utilization is (0.85, 40.27 GiB). Actual usage is 2.81 GiB for consumed memory (weights + non-torch), 0.57 GiB for peak activation, and 0.22 GiB for CUDAGraph memory. Current kv cache memory in use is 36.88 GiB.
+""",  # noqa: E501 - as printed
+    given={"workload.engine": "vllm", "workload.context_tokens": 2048, "workload.memory_fraction": 0.85},
+    figures={
+        (Quantity.WEIGHTS, "device"): 2.5 * GIB,
+        (Quantity.ACTIVATION_PEAK, "device"): 0.57 * GIB,
+        (Quantity.KV_CACHE, "device"): 36.88 * GIB,
+        (Quantity.KV_CACHE_TOKENS, "device"): 268560,
+        (Quantity.REQUESTS_AT_CONTEXT, "device"): 131.13,
+    },
+)
+PUBLIC_LOGS = (QWEN3_4B_AWQ, QWEN_7B_INT4, DISTILL_14B, LLAMA_70B_W8A8, QWEN3_14B_SGLANG, QWEN3_VL_8B_LLAMA)

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from vramfit.commands import llama_cpp, lmdeploy, ollama, sglang, tensorrt_llm, tgi, vllm
 from vramfit.commands.command_line import CommandLine, Effect, Word
 from vramfit.commands.environment import variables
-from vramfit.commands.flag import FALSE, TRUE, Flag, Nested, Switch, plain
+from vramfit.commands.flag import FALSE, LEFT_OPEN, TRUE, Flag, Nested, Switch, plain
 from vramfit.commands.program import Program, Table, Takes, by_name, spelling, table
 from vramfit.commands.split import Words, split
 from vramfit.errors import InvalidValueError
@@ -169,6 +169,9 @@ def _word(
     flag = flags.get(spelling(name))
     if flag is not None:
         given = _given(flag, name, values)
+        if not given and isinstance(flag, Flag) and flag.path == "workload.context_tokens" and values[0] in LEFT_OPEN:
+            why = "the longest that fits is taken then; all that the model was made for is judged here"
+            return Word(flag=name, values=values, effect=Effect.NOT_COUNTED, why=why, joined=joined)
         why = "" if given else "leaves it as the engine or the checkpoint has it"
         effect = Effect.COUNTED if given else Effect.NONE
         return Word(flag=name, values=values, effect=effect, why=why, given=given, joined=joined)

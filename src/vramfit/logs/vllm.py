@@ -38,6 +38,8 @@ PROFILE = re.compile(
 )
 """How 0.6.3 and 0.6.4 said the same."""
 FREE = re.compile(rf"Free memory on device[^(]{{0,40}}\({NUMBER}/{NUMBER} GiB\)")
+DESIRED = re.compile(rf"Desired GPU memory utilization is \({NUMBER}, ")
+CURRENT = re.compile(rf"Current kv cache memory in use is {NUMBER} GiB")
 ACTUAL = re.compile(
     rf"Actual usage is {NUMBER} GiB for [^,]{{1,60}}, {NUMBER} GiB for peak activation"
     rf"(?:, {NUMBER} GiB for non-torch memory)?"
@@ -122,9 +124,15 @@ def _decided(line: str) -> Iterator[Given]:
         match = mark.search(line)
         if match:
             yield Given(path=path, value=int(match.group(group).replace(",", "")), said=match.group(0)[:80])
-    budget = BUDGET.search(line)
+    budget, desired = BUDGET.search(line), DESIRED.search(line)
     if budget:
         yield Given(path="workload.memory_fraction", value=float(budget.group(2)), said=budget.group(0))
+    if desired:
+        yield Given(
+            path="workload.memory_fraction",
+            value=float(desired.group(1)),
+            said=f"GPU memory utilization {desired.group(1)}",
+        )
 
 
 def _arguments(text: str) -> Iterator[Given]:
@@ -176,7 +184,7 @@ def _figures(lines: Iterable[str], given: dict[str, Given]) -> Iterator[Measurem
             match = mark.search(line)
             if match:
                 needs.append(sized(quantity, match.group(1), GIB))
-        pool, parts, actual = POOL.search(line), PARTS.search(line), ACTUAL.search(line)
+        pool, parts, actual = POOL.search(line) or CURRENT.search(line), PARTS.search(line), ACTUAL.search(line)
         if pool:
             pools.append(sized(Quantity.KV_CACHE, pool.group(1), GIB))
         if parts:
@@ -198,9 +206,9 @@ def _figures(lines: Iterable[str], given: dict[str, Given]) -> Iterator[Measurem
 
 
 def _counts(line: str, given: dict[str, Given]) -> Iterator[Measurement]:
-    tokens, blocks, times = TOKENS.search(line), BLOCKS.search(line), CONCURRENCY.search(line)
+    tokens, blocks, times = TOKENS.search(line) or TOO_LONG.search(line), BLOCKS.search(line), CONCURRENCY.search(line)
     if tokens:
-        yield counted(Quantity.KV_CACHE_TOKENS, tokens.group(1))
+        yield counted(Quantity.KV_CACHE_TOKENS, tokens.groups()[-1])
     if blocks:
         size = given.get("workload.block_tokens")
         page = size.value if size is not None and isinstance(size.value, int) else 16
