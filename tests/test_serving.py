@@ -70,6 +70,17 @@ def test_a_library_holds_as_many_as_its_largest_batch() -> None:
     assert found.safe <= found.expected
 
 
+def test_the_number_of_requests_meets_its_own_rule() -> None:
+    """Prefix + n x mean + 1.645 x sqrt(n) x deviation stays within the pool for n and not for n + 1."""
+    found = requests_at_once(VLLM, Lengths(median_tokens=2000, p95_tokens=9000, shared_prefix_tokens=500))
+
+    def need(n: int) -> float:
+        return found.prefix_bytes + n * found.mean_bytes + 1.6449 * n**0.5 * found.deviation_bytes
+
+    assert need(found.expected) <= found.pool_bytes < need(found.expected + 1)
+    assert found.deviation_bytes > 0
+
+
 def test_longer_tails_cost_and_shared_prefixes_save() -> None:
     """A longer percentile never admits more; a shared prefix never fewer; copies serve as many each."""
     narrow, wide = (requests_at_once(VLLM, Lengths(median_tokens=2000, p95_tokens=n)) for n in (2000, 9000))

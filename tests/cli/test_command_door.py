@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vramfit.answer import answer
 from vramfit.cli import main
+from vramfit.cli.command import fitting, read
+from vramfit.request import Inference, Plan, Request
+from vramfit.result import Change, Verdict
 
 COMMAND = (
     "vllm serve meta-llama/Llama-3.1-8B-Instruct --max-model-len 36000 --port 8000 --frob 1 --limit-mm-per-prompt x"
@@ -67,6 +72,17 @@ def test_more_devices_are_written_as_whole_plans(capsys: pytest.CaptureFixture[s
     assert "--tensor-parallel-size 8" in fitting
     assert "--pipeline-parallel-size 2" in fitting
     assert "-pp 3" not in fitting
+
+
+def test_a_degree_that_a_plan_does_not_name_is_one() -> None:
+    """Three stages in place of two tensor ranks: the command's -tp 2 becomes 1, or it would take six devices."""
+    request = Request(model="llama-3.1-8b", workload=Inference(engine="vllm"), plan=Plan(tp=2), device="l4")
+    short = answer(replace(request, workload=Inference(engine="vllm", context_tokens=131072)))
+    change = Change(flags="--gpus 3 --pp 3", saves_bytes=1, verdict=Verdict.FITS, margin_bytes=1, note="")
+    judged = replace(short, changes=(change,), fit=replace(short.fit, verdict=Verdict.DOES_NOT_FIT))
+    found = fitting(read("vllm serve x/y -tp 2", None), judged)
+    assert found is not None
+    assert {"plan.tp": 1, "plan.pp": 3} == {g.path: g.value for g in found[0].given if g.path.startswith("plan.")}
 
 
 def test_a_file_with_a_command_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,6 +120,9 @@ def test_flags_of_another_version_are_not_understood() -> None:
     old, new = as_of(line, "0.8.5"), as_of(line, "0.33.0")
     assert ["--kv-cache-memory-bytes"] == [w.flag for w in old.flags(Effect.UNKNOWN)]
     assert ["--num-scheduler-steps"] == [w.flag for w in new.flags(Effect.UNKNOWN)]
+    between = as_of(line, "0.9.2")  # no version between 0.8.5 and 0.10.2 was read: both may be right
+    assert () == between.flags(Effect.UNKNOWN)
+    assert "--num-scheduler-steps" in [w.flag for w in as_of(line, "0.10.2").flags(Effect.UNKNOWN)]
     assert line == as_of(line, None)
 
 
