@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import sqrt
 
 import pytest
 
@@ -75,7 +76,7 @@ def test_the_number_of_requests_meets_its_own_rule() -> None:
     found = requests_at_once(VLLM, Lengths(median_tokens=2000, p95_tokens=9000, shared_prefix_tokens=500))
 
     def need(n: int) -> float:
-        return found.prefix_bytes + n * found.mean_bytes + 1.6449 * n**0.5 * found.deviation_bytes
+        return found.prefix_bytes + n * found.mean_bytes + 1.6449 * sqrt(n) * found.deviation_bytes
 
     assert need(found.expected) <= found.pool_bytes < need(found.expected + 1)
     assert found.deviation_bytes > 0
