@@ -17,9 +17,11 @@ from vramfit.log_facts import LogFacts
 from vramfit.measured import Evidence, MeasuredRun, Measurement
 from vramfit.own_context import with_own_context
 from vramfit.request import KNOBS, Given, Request, request_of
-from vramfit.result import Change, Quantity, Verdict
+from vramfit.result import COUNTED, Change, Quantity, Verdict
 from vramfit.units import format_bytes
 
+SHARES = ("workload.memory_fraction", (0.5, 0.6, 0.7, 0.8, 0.85, 0.88, 0.92, 0.95, 0.98))
+TOKENS = (SHARES, ("workload.kv_format", ("fp8", "bf16")), ("workload.max_num_seqs", (64, 256, 1024)))
 CANDIDATES: dict[Quantity, tuple[tuple[str, tuple[object, ...]], ...]] = {
     Quantity.WEIGHTS: (
         ("workload.weight_format", ("fp8", "int8", "int4", "nf4-dq", "bf16")),
@@ -32,12 +34,13 @@ CANDIDATES: dict[Quantity, tuple[tuple[str, tuple[object, ...]], ...]] = {
         ("workload.chunked_prefill", (True, False)),
     ),
     Quantity.KV_CACHE: (
-        ("workload.memory_fraction", (0.5, 0.6, 0.7, 0.8, 0.85, 0.88, 0.92, 0.95, 0.98)),
+        SHARES,
         ("workload.max_num_seqs", (64, 256, 1024)),
         ("workload.max_num_batched_tokens", (2048, 8192, 16384)),
         ("workload.eager", (True, False)),
     ),
-    Quantity.KV_CACHE_TOKENS: (("workload.kv_format", ("fp8", "bf16")), ("workload.block_tokens", (16, 64, 128))),
+    Quantity.KV_CACHE_TOKENS: TOKENS,
+    Quantity.REQUESTS_AT_CONTEXT: TOKENS,
     Quantity.CUDA_GRAPHS: (("workload.eager", (True,)), ("workload.max_num_seqs", (64, 256, 512, 1024))),
     Quantity.KV_BUFFER: (
         ("workload.kv_format", ("fp16", "q8_0", "q5_1", "q4_0")),
@@ -214,8 +217,7 @@ def _at(request: Request, path: str) -> object:
 
 def _figure(part: Part, *, printed: bool = False) -> str:
     value = part.measured if printed else part.predicted
-    counts = {Quantity.KV_CACHE_TOKENS, Quantity.REQUESTS_AT_CONTEXT}
-    return f"{value:,.1f}" if part.quantity in counts else format_bytes(int(value))
+    return f"{value:,.1f}" if part.quantity in COUNTED else format_bytes(int(value))
 
 
 def _ways_out(facts: LogFacts, request: Request, *, hub: bool) -> Iterator[Advice]:

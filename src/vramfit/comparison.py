@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vramfit.log_facts import LogFacts
 from vramfit.request import Request
-from vramfit.result import Quantity
+from vramfit.result import COUNTED, Quantity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +60,15 @@ class Comparison:
 
     @property
     def worst(self) -> Part | None:
-        """The part whose prediction is furthest off, in bytes; counts only when nothing else is there."""
-        if not self.parts:
-            return None
-        counts = {Quantity.KV_CACHE_TOKENS, Quantity.REQUESTS_AT_CONTEXT}
-        sizes = [part for part in self.parts if part.quantity not in counts]
-        if sizes:
-            return max(sizes, key=lambda part: abs(part.predicted - part.measured))
-        return max(self.parts, key=lambda part: abs(part.error_ratio))
+        """The part whose prediction is furthest off; of those outside their band, if any is.
+
+        Sizes are weighed in bytes; counts decide when no size is outside its band and one of them is.
+        """
+        outside = [part for part in self.parts if not part.inside]
+        for parts in (outside, list(self.parts)):
+            sizes = [part for part in parts if part.quantity not in COUNTED]
+            if sizes:
+                return max(sizes, key=lambda part: abs(part.predicted - part.measured))
+            if parts:
+                return max(parts, key=lambda part: abs(part.error_ratio))
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from logs.public_logs import QWEN3_4B_AWQ
 from vramfit.capacity import Capacity, Lengths, Pair, PlanChoice, RequestsAtOnce, Share, SmallestFraction
@@ -102,7 +103,14 @@ def test_the_report_of_what_a_server_carries_is_what_was_reviewed(golden: Callab
 
 
 def test_the_worst_part_is_the_furthest_in_bytes() -> None:
-    """0.9 GiB of the pool outweigh more per cent of a smaller figure; counts decide only when alone."""
+    """0.9 GiB of the pool outweigh more per cent of a smaller figure; counts decide when only they miss their band."""
     assert COMPARED.worst is not None
     assert Quantity.KV_CACHE is COMPARED.worst.quantity
+    weights, tokens = COMPARED.parts[0], COMPARED.parts[3]
+    counted = replace(COMPARED, parts=(weights, tokens)).worst
+    assert counted is not None
+    assert Quantity.KV_CACHE_TOKENS is counted.quantity
+    near = replace(COMPARED, parts=(weights, replace(tokens, inside=True))).worst
+    assert near is not None
+    assert Quantity.WEIGHTS is near.quantity
     assert FAILED.worst is None
