@@ -1,7 +1,7 @@
 """Write src/vramfit/schema: the JSON Schemas of request and answer, version 1, with the nouns' own words in them.
 
-The shapes come from the structs of ``vramfit.wire``; a field's description is what stands below it in
-``vramfit.request`` or ``vramfit.result``. Run by ``scripts/docs``; tests fail when a file is stale.
+The shapes come from the structs of ``vramfit.wire`` and ``vramfit.answer_wire``; a field's description is what
+stands below it in ``vramfit.request`` or ``vramfit.result``. Run by ``scripts/docs``; tests fail when a file is stale.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from vramfit import device, request, result, wire
+from vramfit import answer_wire, device, request, result, wire
 
 FOLDER = Path(__file__).resolve().parent.parent / "src" / "vramfit" / "schema"
 NOUNS: dict[str, type] = {
@@ -25,6 +25,8 @@ NOUNS: dict[str, type] = {
     "ChoiceWire": result.Choice,
     "TotalWire": result.Total,
     "ItemWire": result.Item,
+    "ReadingWire": result.Reading,
+    "ReservationWire": result.Reservation,
     "BreakdownWire": result.Breakdown,
     "FitWire": result.Fit,
     "LimitWire": result.Limit,
@@ -40,7 +42,7 @@ def schemas() -> dict[str, str]:
     """Return the content of every schema file by its name."""
     return {
         "request.v1.json": _schema(wire.RequestWire, "vramfit request, version 1"),
-        "answer.v1.json": _schema(wire.AnswerWire, "vramfit answer, version 1"),
+        "answer.v1.json": _schema(answer_wire.AnswerWire, "vramfit answer, version 1"),
     }
 
 

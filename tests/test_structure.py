@@ -29,13 +29,27 @@ EACH_FILE = pytest.mark.parametrize("path", [pytest.param(f, id=str(f.relative_t
 
 LEVELS = (
     {"units", "errors", "names", "formats", "version"},  # words
-    {"spec", "layer_kind", "pipeline", "device", "engine", "request", "shard", "result", "rule", "measured"},  # nouns
-    {"parallel", "memory", "engines", "readers", "catalogue", "report"},  # rooms
+    {
+        "spec",
+        "layer_kind",
+        "pipeline",
+        "device",
+        "engine",
+        "request",
+        "shard",
+        "result",
+        "rule",
+        "measured",
+        "log_facts",
+        "comparison",
+        "capacity",
+    },  # nouns
+    {"parallel", "memory", "engines", "readers", "catalogue", "report", "commands", "logs"},  # rooms
     {
         *("understand", "source", "estimate", "fit", "search", "answer", "rule_of_thumb", "components", "accuracy"),
-        *("gguf_recipe", "hub_source"),
+        *("gguf_recipe", "hub_source", "own_context", "compare", "serving"),
     },  # decide
-    {"wire", "measured_wire", "cli", "__main__", "__init__"},  # doors
+    {"wire", "answer_wire", "measured_wire", "cli", "__main__", "__init__"},  # doors
 )
 """First names below ``vramfit``; imports point to the same level or down, rooms only down."""
 ROOMS = LEVELS[2]

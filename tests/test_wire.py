@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import schemas
+from vramfit.answer_wire import answer_schema
 from vramfit.errors import VramfitError
 from vramfit.request import Inference, Plan, Request
-from vramfit.wire import answer_schema, request_from_json, request_schema, request_to_json
+from vramfit.wire import request_from_json, request_schema, request_to_json
 
 SIZES = st.integers(1, 2**40)
 WORKLOADS = st.builds(

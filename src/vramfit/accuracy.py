@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from math import inf
 from statistics import median, quantiles
 
 from vramfit.answer import forward
@@ -42,7 +43,9 @@ class Row:
 
     @property
     def error_ratio(self) -> float:
-        """Predicted over measured, less one."""
+        """Predicted over measured, less one; of a measured zero, zero or infinity."""
+        if not self.measured:
+            return inf if self.predicted else 0.0
         return self.predicted / self.measured - 1
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from vramfit.errors import InvalidValueError
 from vramfit.units import Size, check_size
@@ -164,3 +165,35 @@ class Request:
 def field_names(kind: type) -> tuple[str, ...]:
     """Names of a noun's fields, in order."""
     return tuple(f.name for f in fields(kind))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """One field of a request as somebody else's words give it: a command line, a log."""
+
+    path: str
+    """``model``, ``workload.context_tokens``, ``plan.tp`` ..."""
+    value: object
+    said: str
+    """The words: ``--max-model-len 32768``."""
+
+
+def request_of(given: Iterable[Given]) -> Request:
+    """Return the request that these fields make up; what none of them gives stays open.
+
+    Raises:
+        InvalidValueError: two of them contradict one another, or a value cannot be.
+
+    >>> request_of([Given(path="model", value="x", said="x"), Given(path="plan.tp", value=2, said="-tp 2")]).plan.tp
+    2
+    """
+    found: dict[str, Given] = {}
+    for each in given:
+        before = found.setdefault(each.path, each)
+        if before.value != each.value:
+            raise InvalidValueError(each.path, f"{before.said} and {each.said}", "one of them", "they contradict")
+    parts: dict[str, dict[str, Any]] = {"": {}, "workload": {}, "plan": {}}
+    for path, each in found.items():
+        part, _, name = path.rpartition(".")
+        parts[part][name] = each.value
+    return Request(workload=Inference(**parts["workload"]), plan=Plan(**parts["plan"]), **parts[""])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 
 from vramfit.device import Device
+from vramfit.engines.profile import find_engine
 from vramfit.errors import ImpossiblePlanError
 from vramfit.estimate import Counted, breakdowns, count
 from vramfit.fit import fit
@@ -31,6 +32,11 @@ RENTED = (1, 2, 4, 8, *range(16, MOST_DEVICES + 1, 8))
 MOST_OTHERS = 16
 """Other kinds are offered up to this many, or twice as many as of the named kind."""
 MOST_BATCH = 2**20
+MOST_POWER = 9
+"""Smaller passes are searched from 2 ** 9 sequences, and as many tokens, down."""
+FEWEST_TOKENS = 256
+SHARES = 100
+"""Shares of a card are searched in hundredths."""
 MOST_CONTEXT = 2**27
 
 
@@ -198,7 +204,10 @@ _WEIGHTS = (
     ("int4", "half a byte and a scale per 128; some loss; needs a quantised checkpoint (AWQ, GPTQ)"),
     ("nf4-dq", "half a byte, quantised while loading (bitsandbytes); some loss, slower"),
 )
-_CACHES = (("fp8", "half the cache; small loss"),)
+_FP8 = (("fp8", "half the cache; small loss"),)
+_Q8 = (("q8_0", "about half the cache; small loss; needs flash attention"),)
+_CACHES = {"llama.cpp": _Q8, "ollama": _Q8}
+"""Engines that know other formats of the cache than fp8."""
 
 
 def smallest_change(
@@ -232,15 +241,71 @@ def _candidates(question: Question, context: Limit | None, batch: Limit | None) 
         yield f"--context {context.value}", _with_context(question, context.value), "shorter sequences"
     if batch is not None and 0 < batch.value < workload.batch:
         yield f"--batch {batch.value}", _with_batch(question, batch.value), "fewer sequences at once"
-    for name, note in _CACHES if context is not None else ():
+    if "memory_fraction" in find_engine(workload.engine).knobs:
+        shares = tuple(_fractions(question))
+        yield from shares
+        yield from _smaller_passes(question, alone=bool(shares))
+    for name, note in _caches(question) if context is not None else ():
         yield f"--kv-format {name}", _with(question, kv=name), note
+    if "gpu_layers" in find_engine(workload.engine).knobs:
+        yield from _layers(question)
     for name, note in _WEIGHTS:
         yield f"--weights {name}", _with(question, weights=name), note
 
 
+def _caches(question: Question) -> tuple[tuple[str, str], ...]:
+    return _CACHES.get(question.workload.engine, _FP8)
+
+
+def _fractions(question: Question) -> Iterable[tuple[str, Question, str]]:
+    """Yield the smallest share of the card, in hundredths, with which a server starts; nothing when none is enough."""
+    low, high = 0, SHARES + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _room(_with_share(question, middle)) >= 0 else (middle, high)
+    if high <= SHARES:
+        yield f"--fraction {high / SHARES:g}", _with_share(question, high), "less is left for everything else"
+
+
+def _smaller_passes(question: Question, *, alone: bool) -> Iterable[tuple[str, Question, str]]:
+    """Yield the most sequences, and the most tokens of a pass, in powers of two, with which a server starts.
+
+    Where neither is enough, nor a share alone: as few sequences as were asked for, and the smallest share that then is.
+    """
+    found = []
+    for name, flag in (("max_num_seqs", "--max-num-seqs"), ("max_num_batched_tokens", "--max-batched-tokens")):
+        least = max(question.workload.batch, 1) if name == "max_num_seqs" else FEWEST_TOKENS
+        for value in (2**n for n in range(MOST_POWER, -1, -1) if 2**n >= least):
+            smaller = replace(question, workload=replace(question.workload, **{name: value}))
+            if _room(smaller) >= 0:
+                found.append((f"{flag} {value}", smaller, "smaller passes: a smaller peak"))
+                break
+    yield from found
+    if not found and not alone:
+        few = replace(question, workload=replace(question.workload, max_num_seqs=question.workload.batch))
+        for flags, changed, note in _fractions(few):
+            yield f"--max-num-seqs {question.workload.batch} {flags}", changed, f"smaller passes; {note}"
+
+
+def _with_share(question: Question, hundredths: int) -> Question:
+    return replace(question, workload=replace(question.workload, memory_fraction=hundredths / SHARES))
+
+
+def _layers(question: Question) -> Iterable[tuple[str, Question, str]]:
+    """Yield the most layers that fit on the device."""
+
+    def with_layers(n: int) -> Question:
+        return replace(question, workload=replace(question.workload, gpu_layers=n))
+
+    most = len(question.model.layers)
+    found = largest_fitting(lambda n: _room(with_layers(n)), most, most)
+    if 0 < found < most:
+        yield f"--gpu-layers {found}", with_layers(found), "the other layers on the host; slower"
+
+
 def _pairs(question: Question, enough: set[str]) -> Iterable[tuple[str, Question, str]]:
     """Yield pairs of cache and weight format of which neither is enough alone."""
-    for (kv, kv_note), (weights, note) in product(_CACHES, _WEIGHTS):
+    for (kv, kv_note), (weights, note) in product(_caches(question), _WEIGHTS):
         flags = (f"--kv-format {kv}", f"--weights {weights}")
         if enough.isdisjoint(flags):
             yield " ".join(flags), _with(question, weights=weights, kv=kv), f"{note}; cache: {kv_note}"

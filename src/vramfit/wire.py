@@ -1,4 +1,4 @@
-"""Requests and answers as JSON, version 1: decoding with exact errors, encoding, JSON Schema.
+"""Requests as JSON, version 1: decoding with exact errors, encoding, JSON Schema; answers are in ``answer_wire``.
 
 The shapes are declared once, as structs; decoding and encoding come from them, and so do the schemas
 in ``schema/``, which ``scripts/docs`` writes with the words of ``request`` and ``result`` as descriptions.
@@ -18,7 +18,6 @@ from vramfit.errors import InvalidValueError
 from vramfit.names import nearest
 from vramfit.readers.json_text import parse_json_object
 from vramfit.request import ATTENTIONS, Inference, Plan, Request
-from vramfit.result import Answer, Basis, Breakdown, Counter, DeviceOption, Phase, Verdict
 
 REQUEST_LIMIT_BYTES = 16 * 2**20
 
@@ -102,136 +101,6 @@ class RequestWire(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     headroom_bytes: NotNegative | None = None
 
 
-class ModelWire(msgspec.Struct):
-    """The model as understood."""
-
-    name: str
-    family: str
-    parameters: int
-    active_parameters: int
-    layers: dict[str, int]
-    evidence: str
-
-
-class ChoiceWire(msgspec.Struct):
-    """A field that was left open: what was taken, and why."""
-
-    field: str
-    value: str | int | float | bool | None
-    why: str
-
-
-class TotalWire(msgspec.Struct):
-    """Low, expected and high of one moment. [B]"""
-
-    low_bytes: int
-    expected_bytes: int
-    high_bytes: int
-
-
-class ItemWire(msgspec.Struct):
-    """One thing that occupies memory."""
-
-    name: str
-    bytes: int
-    low_bytes: int
-    high_bytes: int
-    phases: list[Phase]
-    basis: Basis
-    formula: str
-    source: str
-    counter: Counter
-
-
-class BreakdownWire(msgspec.Struct):
-    """One distinct rank."""
-
-    rank: str
-    num_ranks: int
-    items: list[ItemWire]
-    phases: dict[str, TotalWire]
-    peak_bytes: int
-    peak_phase: Phase
-
-
-class FitWire(msgspec.Struct):
-    """The verdict on the device for the worst rank."""
-
-    verdict: Verdict
-    device: str | None
-    capacity_bytes: int | None
-    headroom_bytes: int
-    margin_bytes: int | None
-    high_margin_bytes: int | None
-    worst_rank: str
-    largest_item: str
-
-
-class LimitWire(msgspec.Struct):
-    """The largest value that fits."""
-
-    value: int
-    bounded_by: str
-
-
-class PriceWire(msgspec.Struct):
-    """What devices rent for on demand: one provider's list price on one day."""
-
-    usd_per_hour: float
-    provider: str
-    date: str
-    terms: str
-    source: str
-
-
-class OptionWire(msgspec.Struct):
-    """The fewest devices of one kind; ``count`` 0 = none within the search."""
-
-    device: str
-    count: int
-    plan: PlanWire
-    verdict: Verdict
-    margin_bytes: int
-    price: PriceWire | None
-
-
-class ChangeWire(msgspec.Struct):
-    """One change and what it brings."""
-
-    flags: str
-    saves_bytes: int
-    verdict: Verdict
-    margin_bytes: int
-    note: str
-
-
-class AnswerWire(msgspec.Struct, kw_only=True):
-    """The whole answer."""
-
-    schema: int = 1
-    model: ModelWire
-    weights_bytes: int
-    kv_bytes_per_token: int
-    request: RequestWire
-    choices: list[ChoiceWire]
-    assumptions: list[str]
-    breakdowns: list[BreakdownWire]
-    peak_bytes: int
-    peak_phase: Phase
-    low_bytes: int
-    expected_bytes: int
-    high_bytes: int
-    allocated_bytes: int
-    reserved_bytes: int
-    process_bytes: int
-    not_counted: list[str]
-    verdict: FitWire
-    longest_context: LimitWire | None
-    largest_batch: LimitWire | None
-    device_options: list[OptionWire]
-    changes: list[ChangeWire]
-
-
 def request_from_json(text: bytes, where: str = "request") -> Request:
     """Decode one request.
 
@@ -303,13 +172,14 @@ def _request(wire: RequestWire) -> Request:
     return Request(workload=Inference(**given(wire.workload)), plan=Plan(**given(wire.plan)), **top)
 
 
-def _request_wire(request: Request) -> RequestWire:
+def request_wire(request: Request) -> RequestWire:
+    """Return the struct of a request."""
     workload = ServeWire(**{name: getattr(request.workload, name) for name in ServeWire.__struct_fields__})
     return RequestWire(
         model=request.model,
         config=None if request.config is None else dict(request.config),
         workload=workload,
-        plan=_plan_wire(request.plan),
+        plan=plan_wire(request.plan),
         device=request.device,
         device_count=request.device_count,
         device_memory_bytes=request.device_memory_bytes,
@@ -317,92 +187,23 @@ def _request_wire(request: Request) -> RequestWire:
     )
 
 
-def _plan_wire(plan: Plan) -> PlanWire:
+def plan_wire(plan: Plan) -> PlanWire:
+    """Return the struct of a plan."""
     return PlanWire(dp_replicate=plan.dp_replicate, tp=plan.tp, pp=plan.pp, vocab_tp=plan.vocab_tp)
 
 
 def request_to_json(request: Request) -> bytes:
     """Encode a request so that decoding it gives it back."""
-    return msgspec.json.encode(_request_wire(request))
-
-
-def answer_to_json(answer: Answer) -> bytes:
-    """Encode an answer, indented."""
-    return msgspec.json.format(msgspec.json.encode(_answer_wire(answer)), indent=2)
+    return msgspec.json.encode(request_wire(request))
 
 
 def request_schema() -> dict[str, Any]:
     """Return the JSON Schema of a request."""
-    return _shipped("request.v1.json")
+    return shipped_schema("request.v1.json")
 
 
-def answer_schema() -> dict[str, Any]:
-    """Return the JSON Schema of an answer."""
-    return _shipped("answer.v1.json")
-
-
-def _shipped(name: str) -> dict[str, Any]:
+def shipped_schema(name: str) -> dict[str, Any]:
+    """Return a schema that ships with the package."""
     text = files("vramfit").joinpath("schema", name).read_text("utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
-
-
-def _answer_wire(answer: Answer) -> AnswerWire:
-    estimate, fit = answer.estimate, answer.fit
-    worst = estimate.worst
-    peak = worst.peak()
-    allocated, reserved, process = (worst.peak(counter).expected_bytes for counter in Counter)
-    named = bool(fit.device)
-    return AnswerWire(
-        model=_convert(estimate.model, ModelWire, layers=dict(estimate.model.layers)),
-        weights_bytes=estimate.weights_bytes,
-        kv_bytes_per_token=estimate.kv_bytes_per_token,
-        request=_request_wire(answer.request),
-        choices=[ChoiceWire(c.field, c.value, c.why) for c in estimate.choices],  # type: ignore[arg-type]
-        assumptions=list(estimate.assumptions),
-        breakdowns=[_breakdown_wire(b) for b in estimate.breakdowns],
-        peak_bytes=peak.expected_bytes,
-        peak_phase=worst.peak_phase,
-        low_bytes=peak.low_bytes,
-        expected_bytes=peak.expected_bytes,
-        high_bytes=peak.high_bytes,
-        allocated_bytes=allocated,
-        reserved_bytes=reserved,
-        process_bytes=process,
-        not_counted=list(estimate.not_counted),
-        verdict=FitWire(
-            verdict=fit.verdict,
-            device=fit.device or None,
-            capacity_bytes=fit.capacity_bytes if named else None,
-            headroom_bytes=fit.headroom_bytes,
-            margin_bytes=fit.margin_bytes if named else None,
-            high_margin_bytes=fit.high_margin_bytes if named else None,
-            worst_rank=fit.worst_rank,
-            largest_item=fit.largest_item,
-        ),
-        longest_context=_convert(answer.longest_context, LimitWire) if answer.longest_context else None,
-        largest_batch=_convert(answer.largest_batch, LimitWire) if answer.largest_batch else None,
-        device_options=[_option_wire(o) for o in answer.device_options],
-        changes=[_convert(c, ChangeWire) for c in answer.changes],
-    )
-
-
-def _convert(noun: object, struct: type[Any], **replaced: Any) -> Any:  # noqa: ANN401 - any noun, its own struct
-    """Return the struct of a noun: the same fields, save those that are replaced."""
-    return struct(**{name: replaced.get(name, getattr(noun, name)) for name in struct.__struct_fields__})
-
-
-def _option_wire(option: DeviceOption) -> OptionWire:
-    price = None if option.price is None else _convert(option.price, PriceWire)
-    return _convert(option, OptionWire, plan=_plan_wire(option.plan), price=price)  # type: ignore[no-any-return]
-
-
-def _breakdown_wire(breakdown: Breakdown) -> BreakdownWire:
-    return BreakdownWire(
-        rank=breakdown.rank,
-        num_ranks=breakdown.num_ranks,
-        items=[_convert(i, ItemWire, phases=list(i.phases)) for i in breakdown.items],
-        phases={phase.value: _convert(total, TotalWire) for phase, total in breakdown.totals().items()},
-        peak_bytes=breakdown.peak().expected_bytes,
-        peak_phase=breakdown.peak_phase,
-    )

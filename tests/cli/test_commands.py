@@ -14,8 +14,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from vramfit.answer_wire import answer_schema
 from vramfit.cli import main
-from vramfit.wire import answer_schema
 
 LLAMA = {
     "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,

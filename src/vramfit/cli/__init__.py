@@ -11,6 +11,7 @@ COMMANDS = {
     "infer": "vramfit.cli.infer:infer",
     "rough": "vramfit.cli.rough:rough",
     "estimate": "vramfit.cli.infer:estimate",
+    "compare": "vramfit.cli.compare:compare_command",
     "validate": "vramfit.cli.validate:validate_command",
     "models": "vramfit.cli.lists:models",
     "devices": "vramfit.cli.lists:devices",

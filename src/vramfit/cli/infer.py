@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vramfit.answer import answer
 from vramfit.catalogue.device import find_card
-from vramfit.cli.knobs import engine_knobs
+from vramfit.cli.knobs import engine_knobs, on_devices, serving_options
 from vramfit.cli.show import show
 from vramfit.engines.profile import ENGINES
 from vramfit.errors import UnreadableFileError
@@ -20,7 +21,9 @@ from vramfit.report.answer import brief, sections
 from vramfit.report.rows import Row, Section, Tone
 from vramfit.request import ATTENTIONS, Inference, Plan, Request
 from vramfit.result import Answer, Verdict
-from vramfit.units import parse_bytes
+
+if TYPE_CHECKING:
+    from vramfit.cli.command import Command
 
 NOT_FITTING = 1
 """Exit code of ``--check`` when the job does not fit."""
@@ -49,6 +52,12 @@ NOT_FITTING = 1
 @click.option("--kv-format-v", help="Format of the values alone.")
 @click.option("--attention", help=f"One of {', '.join(ATTENTIONS)}; default: the engine's.")
 @engine_knobs
+@serving_options
+@click.option(
+    "--command",
+    help="Read an engine's own command line, e.g. 'vllm serve ...', a Modelfile, or a file with one; - = stdin.",
+)
+@click.option("--as-log", is_flag=True, help="Print the start-up log of the engine instead, as it will read.")
 @click.option("--headroom", help="What to leave free on every device, e.g. 2GiB.")
 @click.option("--config", "config_file", help="Read this config.json instead of looking the model up.")
 @click.option("--hub", is_flag=True, help="Ask the Hub even if the catalogue knows the model.")
@@ -61,22 +70,41 @@ def infer(model: str | None, **given: Any) -> int:  # noqa: ANN401 - click's opt
     MODEL is a catalogue name, a Hub id (org/name[@revision], org/name:Q4_K_M, org/name/file.gguf), the address of a
     GGUF file, or a path to a config.json, a model's folder, a safetensors or a GGUF file.
     """
-    found = _with_files(model, given)
-    size = given["gpu_memory"]
-    request = Request(
-        model=found,
-        workload=Inference(**{name: given[name] for name in Inference.__slots__}),
-        plan=Plan(tp=given["tp"], pp=given["pp"], dp_replicate=given["dp"]),
-        device=given["gpu"],
-        device_count=given["device_count"],
-        device_memory_bytes=None if size is None else parse_bytes(size, "--gpu-memory"),
-        headroom_bytes=0 if given["headroom"] is None else parse_bytes(given["headroom"], "--headroom"),
-    )
+    if given["command"] is not None:
+        from vramfit.cli.command import asked_by_command  # noqa: PLC0415 - only this option pays for it
+
+        request, command = asked_by_command(model, given)
+    else:
+        request, command = _asked(_with_files(model, given), given), None
     note = None
     if request.device == "here":
         request, note = _here(request)
     answered = answer(request, hub=given["hub"])
-    return _finish(answered, given, note, _other_files(answered, found, given))
+    more = (*_other_files(answered, str(request.model), given), *_carried(given, request, answered))
+    return _finish(answered, given, note, more, command)
+
+
+def _carried(given: dict[str, Any], request: Request, answered: Answer) -> Iterable[Section]:
+    """Return what a server carries, as far as it was asked; for JSON it is kept in the options."""
+    wanted = given["lengths"] or given["requests"] or given["beside"] or given["shared_prefix"]
+    if not wanted and ((request.device_count or 1) == 1 or given["brief"]):
+        return ()
+    from vramfit.cli.serving import as_mapping, capacity  # noqa: PLC0415 - only these questions pay for it
+    from vramfit.report.capacity import sections as carried  # noqa: PLC0415
+
+    found = capacity(given, request, answered)
+    given["capacity"] = as_mapping(found)
+    return tuple(carried(found))
+
+
+def _asked(model: str, given: dict[str, Any]) -> Request:
+    """Return the request that the options make up."""
+    return Request(
+        model=model,
+        workload=Inference(**{name: given[name] for name in Inference.__slots__}),
+        plan=Plan(tp=given["tp"], pp=given["pp"], dp_replicate=given["dp"]),
+        **on_devices(given),
+    )
 
 
 def _other_files(answered: Answer, named: str, given: dict[str, Any]) -> Iterable[Section]:
@@ -117,18 +145,54 @@ def _here(request: Request) -> tuple[Request, str]:
     return replace(request, device=None if known is None else known.name, device_memory_bytes=size), note
 
 
-def _finish(answered: Answer, given: dict[str, Any], note: str | None = None, more: Iterable[Section] = ()) -> int:
+def _finish(
+    answered: Answer,
+    given: dict[str, Any],
+    note: str | None = None,
+    more: Iterable[Section] = (),
+    command: Command | None = None,
+) -> int:
     """Print the answer, and more sections behind it; return the exit code."""
     if given["as_json"]:
-        from vramfit.wire import answer_to_json  # noqa: PLC0415 - only JSON pays for msgspec
+        _print_json(answered, given, command)
+    elif given.get("as_log"):
+        from vramfit.report.startup_log import startup_log  # noqa: PLC0415
 
-        click.echo(answer_to_json(answered))
+        click.echo("\n".join(startup_log(answered)))
     else:
         first = () if note is None else (Section("", (Row(note, tone=Tone.QUIET),)),)
         show((*first, *(brief(answered) if given.get("brief") else sections(answered)), *more))
+        if command is not None:
+            from vramfit.cli.command import sections as said  # noqa: PLC0415
+
+            show((Section("", ()), *said(command, answered)))
     if given["check"] and answered.fit.verdict not in {Verdict.FITS, Verdict.TIGHT}:
         return NOT_FITTING
     return 0
+
+
+def _print_json(answered: Answer, given: dict[str, Any], command: Command | None) -> None:
+    """Print the answer as JSON; what only some options ask for stands beside it under its own name."""
+    from vramfit.answer_wire import answer_to_json  # noqa: PLC0415 - only JSON pays for msgspec
+
+    text = answer_to_json(answered)
+    beside: dict[str, Any] = {}
+    if given.get("as_log"):
+        from vramfit.report.startup_log import startup_log  # noqa: PLC0415
+
+        beside["log"] = list(startup_log(answered))
+    if given.get("capacity"):
+        beside["capacity"] = given["capacity"]
+    if command is not None:
+        from vramfit.cli.command import as_json  # noqa: PLC0415
+
+        beside["command"] = as_json(command, answered)
+    if not beside:
+        click.echo(text)
+        return
+    from vramfit.cli.show import show_json  # noqa: PLC0415
+
+    show_json(json.loads(text) | beside)
 
 
 @click.command()
@@ -138,7 +202,8 @@ def _finish(answered: Answer, given: dict[str, Any], note: str | None = None, mo
 @click.option("--schema", is_flag=True, help="Print the JSON Schemas of request and answer instead.")
 def estimate(source: str | None, **given: Any) -> int:  # noqa: ANN401 - click's options, named in the decorators above
     """Answer a request in JSON, as scripts and services ask it."""
-    from vramfit.wire import REQUEST_LIMIT_BYTES, answer_schema, request_from_json, request_schema  # noqa: PLC0415
+    from vramfit.answer_wire import answer_schema  # noqa: PLC0415
+    from vramfit.wire import REQUEST_LIMIT_BYTES, request_from_json, request_schema  # noqa: PLC0415
 
     if given["schema"]:
         from vramfit.cli.show import show_json  # noqa: PLC0415

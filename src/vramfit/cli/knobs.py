@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from vramfit.units import parse_bytes
+
 OPTIONS = (
     click.option("--max-num-seqs", type=int, help="Servers: most sequences at once; default: the engine's."),
     click.option("--max-batched-tokens", "max_num_batched_tokens", type=int, help="Servers: most tokens of one pass."),
@@ -31,9 +33,34 @@ OPTIONS = (
     click.option("--offload", help="Pipelines: none, model or sequential."),
 )
 
+SERVING = (
+    click.option("--lengths", help="Servers: tokens of a request, median and 95th percentile, e.g. 2000,9000."),
+    click.option("--shared-prefix", type=int, default=0, help="Servers: tokens that all requests begin with."),
+    click.option("--requests", type=int, help="Servers: find the smallest fraction that carries so many at once."),
+    click.option("--beside", help="Servers: a second model on the same card; --requests for each."),
+)
+
 
 def engine_knobs(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options above to a command, in this order."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command
+
+
+def serving_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options above to a command, in this order."""
+    for option in reversed(SERVING):
+        command = option(command)
+    return command
+
+
+def on_devices(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a request that say on what it is to run."""
+    size = given["gpu_memory"]
+    return {
+        "device": given["gpu"],
+        "device_count": given["device_count"],
+        "device_memory_bytes": None if size is None else parse_bytes(size, "--gpu-memory"),
+        "headroom_bytes": 0 if given["headroom"] is None else parse_bytes(given["headroom"], "--headroom"),
+    }
