@@ -77,6 +77,9 @@ def _verdict(answer: Answer) -> str:
         return f"Needs {need}{each}"
     name = f"{many} x {fit.device}" if many > 1 else fit.device
     has = f"{format_gib(fit.capacity_bytes)} GiB"
+    if worst.reservation is not None and worst.reservation.limit_bytes < fit.capacity_bytes:
+        taken = format_gib(worst.reservation.limit_bytes)
+        has = f"{has} and {answer.request.workload.engine} takes {taken} of it"
     left = f"{format_gib(abs(fit.margin_bytes))} GiB"
     headroom = f" after {format_gib(fit.headroom_bytes)} GiB of headroom" if fit.headroom_bytes else ""
     match fit.verdict:
