@@ -16,6 +16,7 @@ from vramfit.report.layout import render
 from vramfit.report.startup_log import startup_log
 from vramfit.request import Given, Inference, Plan, Request
 from vramfit.result import Quantity
+from vramfit.units import GIB
 
 
 def given(**values: object) -> tuple[Given, ...]:
@@ -54,7 +55,7 @@ def test_the_knob_that_differs_is_named() -> None:
     )
     assert found.worst is not None
     assert Quantity.KV_CACHE is found.worst.quantity
-    assert ("--gpu-memory-utilization", "0.6") == (found.explanations[0].flag, found.explanations[0].wanted)
+    assert "--gpu-memory-utilization 0.6" == str(found.explanations[0].turns[0])
 
 
 def test_a_failed_start_gets_ways_out() -> None:
@@ -65,8 +66,8 @@ def test_a_failed_start_gets_ways_out() -> None:
         device="rtx-4090-24gb",
     )
     assert found.facts.failure is not None
-    assert any("--kv-cache-dtype" in advice.flag for advice in found.ways_out)
-    assert any("parallel-size" in advice.flag for advice in found.ways_out)
+    assert any("--kv-cache-dtype" == turn.flag for advice in found.ways_out for turn in advice.turns)
+    assert any("parallel-size" in turn.flag for advice in found.ways_out for turn in advice.turns)
 
 
 @pytest.mark.parametrize(
@@ -90,10 +91,28 @@ def test_without_a_model_the_message_itself_is_explained() -> None:
     )
     found = compare(read_log(text.encode()), ())
     assert found.request is None
-    assert "expandable_segments:True" == found.ways_out[0].wanted
+    assert "expandable_segments:True" == found.ways_out[0].turns[0].wanted
     assert "--model" in found.assumptions[0]
     fewer = compare(read_log(text.replace("290.00", "29.00").encode()), ())
     assert () == fewer.ways_out
+
+
+def test_an_allocation_that_failed_is_set_beside_the_need() -> None:
+    """Torch alone prints no figure that is predicted, so its total is compared: 21.50 held and 1.96 asked, of 23.64."""
+    text = (
+        "CUDA out of memory. Tried to allocate 1.96 GiB. GPU 0 has a total capacity of 23.64 GiB of which 1.20 GiB is "
+        "free. Of the allocated memory 21.50 GiB is allocated by PyTorch, and 12.00 MiB is reserved by PyTorch but "
+        "unallocated."
+    )
+    options = {"model": "qwen2.5-7b", "workload.engine": "transformers", "workload.context_tokens": 8192}
+    for batch, more in ((1, True), (8, False)):
+        found = compare(read_log(text.encode()), given(**options, **{"workload.batch": batch}))
+        assert found.need is not None
+        assert (found.need.high_bytes < 23.46 * GIB) is more
+        report = render(sections(found), 200, ascii_only=True)
+        assert "torch held and asked 23.46 GiB" in report
+        assert ("more than this request needs" in report) is more
+        assert any("--batch" == turn.flag for advice in found.ways_out for turn in advice.turns) is not more
 
 
 def test_an_unknown_model_or_card_is_one_clear_error() -> None:

@@ -10,7 +10,7 @@ from vramfit.answer import answer, forward
 from vramfit.catalogue.device import find_device
 from vramfit.commands.flag import Flag, Nested, Switch
 from vramfit.commands.read import PROGRAMS
-from vramfit.comparison import Advice, Comparison, Part
+from vramfit.comparison import Advice, Comparison, Part, Turn
 from vramfit.engines.profile import ENGINES, find_engine
 from vramfit.errors import VramfitError
 from vramfit.log_facts import LogFacts
@@ -95,6 +95,7 @@ def compare(
         facts=facts,
         request=request,
         parts=parts,
+        need=estimate.worst.peak(),
         explanations=tuple(_explanations(facts, request, parts, {each.path for each in given})),
         ways_out=tuple(_ways_out(facts, request, hub=hub)),
         not_predicted=(*missing, *(f"{g.said}: {g.path} is not modelled for this engine" for g in left)),
@@ -183,12 +184,17 @@ def _explanations(facts: LogFacts, request: Request, parts: tuple[Part, ...], st
     best: dict[str, tuple[float, str, object, Part]] = {}
     for each in sorted(tried, key=lambda entry: entry[0]):
         best.setdefault(each[1], each)
+    name = worst.quantity.value.replace("_", " ")
     for _, path, value, part in best.values():
         yield Advice(
-            flag=flag_of(request.workload.engine, path, value),
-            seen=f"{_at(request, path)}, not stated in the log",
-            wanted=str(value),
-            why=f"then {worst.quantity.value} would be {_figure(part)}, printed {_figure(part, printed=True)}",
+            turns=(
+                Turn(
+                    flag=flag_of(request.workload.engine, path, value),
+                    seen=f"{_at(request, path)}, not stated in the log",
+                    wanted=str(value),
+                ),
+            ),
+            why=f"then {name} would be {_figure(part)}, printed {_figure(part, printed=True)}",
         )
 
 
@@ -217,7 +223,7 @@ def _at(request: Request, path: str) -> object:
 
 def _figure(part: Part, *, printed: bool = False) -> str:
     value = part.measured if printed else part.predicted
-    return f"{value:,.1f}" if part.quantity in COUNTED else format_bytes(int(value))
+    return f"{value:,.2f}".rstrip("0").rstrip(".") if part.quantity in COUNTED else format_bytes(int(value))
 
 
 def _ways_out(facts: LogFacts, request: Request, *, hub: bool) -> Iterator[Advice]:
@@ -237,19 +243,24 @@ def _advice(change: Change, request: Request) -> Advice:
     words = change.flags.split()
     if "--gpus" in words:  # a plan: a degree that is not named is 1
         words += [word for name in ("--tp", "--pp") if name not in words for word in (name, "1")]
-    flags, seen, values = [], [], []
+    turns = []
     for name, value in zip(words[::2], words[1::2], strict=True):
-        path = OURS.get(name)
+        path = _sequences(request.workload.engine) if name == "--batch" else OURS.get(name)
         if path is not None and str(_at(request, path)) != value:
-            flags.append(flag_of(request.workload.engine, path, value))
-            seen.append(str(_at(request, path)))
-            values.append(value)
+            flag = flag_of(request.workload.engine, path, value)
+            turns.append(Turn(flag=flag, seen=str(_at(request, path)), wanted=value))
     saved = f"frees {format_bytes(change.saves_bytes)}; {change.note}"
-    return Advice(flag=" ".join(flags), seen=" ".join(seen), wanted=" ".join(values), why=saved)
+    return Advice(turns=tuple(turns), why=saved)
+
+
+def _sequences(engine: str) -> str:
+    """Return the field that bounds the sequences at once: a server's own knob, a library's batch."""
+    knobs = find_engine(engine).knobs
+    return "workload." + next((name for name in ("max_num_seqs", "slots") if name in knobs), "batch")
 
 
 OURS = {
-    "--context": "workload.context_tokens", "--batch": "workload.max_num_seqs", "--kv-format": "workload.kv_format",
+    "--context": "workload.context_tokens", "--batch": "workload.batch", "--kv-format": "workload.kv_format",
     "--weights": "workload.weight_format", "--fraction": "workload.memory_fraction", "--tp": "plan.tp",
     "--pp": "plan.pp", "--max-num-seqs": "workload.max_num_seqs",
     "--max-batched-tokens": "workload.max_num_batched_tokens", "--gpu-layers": "workload.gpu_layers",
@@ -263,9 +274,7 @@ def _of_allocator(facts: LogFacts) -> Iterator[Advice]:
     if failure is None or failure.fragmented_bytes is None or failure.fragmented_bytes < failure.needed_bytes:
         return
     yield Advice(
-        flag="PYTORCH_CUDA_ALLOC_CONF",
-        seen="the default",
-        wanted="expandable_segments:True",
+        turns=(Turn(flag="PYTORCH_CUDA_ALLOC_CONF", seen="the default", wanted="expandable_segments:True"),),
         why=f"{format_bytes(failure.fragmented_bytes)} lie reserved and unused, more than the "
         f"{format_bytes(failure.needed_bytes)} that failed",
     )

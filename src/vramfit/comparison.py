@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vramfit.log_facts import LogFacts
 from vramfit.request import Request
-from vramfit.result import COUNTED, Quantity
+from vramfit.result import COUNTED, Quantity, Total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +29,8 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Advice:
-    """One knob to turn."""
+class Turn:
+    """One knob and where to turn it."""
 
     flag: str
     """As the engine spells it; ours where it has none."""
@@ -38,6 +38,16 @@ class Advice:
     """What it stood at."""
     wanted: str
     """What to turn it to."""
+
+    def __str__(self) -> str:
+        return f"{self.flag} {self.wanted}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """Knobs to turn together."""
+
+    turns: tuple[Turn, ...]
     why: str
     """What that brings, by the forward formulas."""
 
@@ -55,6 +65,8 @@ class Comparison:
     """Knobs of which another value would explain the part that differs most; best first."""
     ways_out: tuple[Advice, ...]
     """Changes with which it would not have failed, smallest first."""
+    need: Total | None = None
+    """What this request needs on the fullest device, as predicted; None = nothing was predicted."""
     not_predicted: tuple[str, ...]
     assumptions: tuple[str, ...]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from logs.public_logs import QWEN3_4B_AWQ
 from vramfit.capacity import Capacity, Lengths, Pair, PlanChoice, RequestsAtOnce, Share, SmallestFraction
-from vramfit.comparison import Advice, Comparison, Part
+from vramfit.comparison import Advice, Comparison, Part, Turn
 from vramfit.log_facts import LogFacts, OutOfMemory
 from vramfit.logs.read import read_log
 from vramfit.report import capacity, comparison
@@ -37,8 +37,8 @@ COMPARED = Comparison(
         part(Quantity.REQUESTS_AT_CONTEXT, 131.13, 127.93, 2),
     ),
     explanations=(
-        Advice(flag="--max-num-seqs", seen="the default, not stated in the log", wanted="64",
-               why="then kv_cache would be 36.75 GiB, printed 36.88 GiB"),
+        Advice(turns=(Turn(flag="--max-num-seqs", seen="the default, not stated in the log", wanted="64"),),
+               why="then kv cache would be 36.75 GiB, printed 36.88 GiB"),
     ),
     ways_out=(),
     not_predicted=("non_torch: engine vllm is not predicted to print it",),
@@ -59,7 +59,7 @@ FAILED = Comparison(
     parts=(),
     explanations=(),
     ways_out=(
-        Advice(flag="PYTORCH_CUDA_ALLOC_CONF", seen="the default", wanted="expandable_segments:True",
+        Advice(turns=(Turn(flag="PYTORCH_CUDA_ALLOC_CONF", seen="the default", wanted="expandable_segments:True"),),
                why="290.00 MiB lie reserved and unused, more than the 224.00 MiB that failed"),
     ),
     not_predicted=(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,9 @@ def as_mapping(found: Comparison) -> dict[str, Any]:
             for p in found.parts
         ],
         "worst": None if worst is None else worst.quantity.value,
-        "explanations": [{n: getattr(a, n) for n in a.__slots__} for a in found.explanations],
-        "ways_out": [{n: getattr(a, n) for n in a.__slots__} for a in found.ways_out],
+        "need": None if found.need is None else asdict(found.need),
+        "explanations": [asdict(advice) for advice in found.explanations],
+        "ways_out": [asdict(advice) for advice in found.ways_out],
         "assumptions": list(found.assumptions),
         "not_predicted": list(found.not_predicted),
     }

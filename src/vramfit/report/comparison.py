@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from vramfit.comparison import Advice, Comparison, Part
 from vramfit.log_facts import OutOfMemory
 from vramfit.report.rows import Row, Section, Tone
-from vramfit.result import COUNTED
+from vramfit.result import COUNTED, Total
 from vramfit.units import GIB, MIB, format_bytes
 
 SMALL_BYTES = GIB
@@ -36,6 +36,8 @@ def _headline(comparison: Comparison) -> Section:
         rows.append(Row(f"Differs most: {name}, predicted {gap} {side} what was printed ({_error(worst)})", tone=tone))
     elif comparison.request is not None:
         rows.append(Row("No printed figure that can be predicted", tone=Tone.WARN))
+        if comparison.need is not None:
+            rows.append(Row(_needed(comparison.need, comparison.facts.failure), tone=Tone.WARN))
     return Section("", tuple(rows) or (Row("Nothing to compare", tone=Tone.WARN),))
 
 
@@ -52,6 +54,18 @@ def _failed(failure: OutOfMemory) -> str:
     if failure.fragmented_bytes is not None:
         text += f" and kept {format_bytes(failure.fragmented_bytes)} unused"
     return text
+
+
+def _needed(need: Total, failure: OutOfMemory | None) -> str:
+    low, expected, high = (format_bytes(int(b)) for b in (need.low_bytes, need.expected_bytes, need.high_bytes))
+    text = f"Predicted need of this request: {expected} ({low} to {high})"
+    if failure is None or failure.allocated_bytes is None:
+        return text
+    wanted = failure.allocated_bytes + failure.needed_bytes
+    text += f"; torch held and asked {format_bytes(wanted)}"
+    if wanted <= need.high_bytes:
+        return text
+    return f"{text}, more than this request needs: longer or more sequences than stated?"
 
 
 def _parts(comparison: Comparison) -> Section:
@@ -88,7 +102,12 @@ def _band(part: Part) -> str:
 
 
 def _advice(title: str, found: Iterable[Advice]) -> Section:
-    return Section(title, tuple(Row(a.flag, "", f"{a.seen} -> {a.wanted}: {a.why}", Tone.STRONG) for a in found))
+    return Section(title, tuple(Row(" ".join(map(str, a.turns)), "", _instead(a), Tone.STRONG) for a in found))
+
+
+def _instead(advice: Advice) -> str:
+    seen = dict.fromkeys(turn.seen for turn in advice.turns)
+    return f"instead of {', '.join(seen)}: {advice.why}"
 
 
 def _facts(comparison: Comparison) -> Section:
