@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import FP32, GGUF_TYPES, Role, StorageFormat
@@ -135,6 +136,7 @@ def _label(weight_format: str) -> str:
     return label if label.startswith(DYNAMIC) else label.replace("-", "_")
 
 
+@lru_cache(maxsize=16)
 def as_gguf(model: ModelSpec, weight_format: str) -> ModelSpec:
     """Return the model with every tensor in the type that the quantiser gives it under a label.
 
@@ -199,7 +201,12 @@ def _facts(model: ModelSpec, label: str, *, large: bool) -> _Facts:
 
 def place_of(tensor: Tensor) -> Place:
     """Return where a tensor of a block stands, by its name in the checkpoint."""
-    return next((place for pattern, place in _PLACES if pattern.search(tensor.name)), Place.OTHER)
+    return _place(tensor.name)
+
+
+@lru_cache(maxsize=1024)
+def _place(name: str) -> Place:
+    return next((place for pattern, place in _PLACES if pattern.search(name)), Place.OTHER)
 
 
 def _outside(tensor: Tensor) -> Place:

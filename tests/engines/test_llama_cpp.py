@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -224,3 +225,23 @@ def test_the_context_is_the_cards() -> None:
     job = Inference(engine="llama.cpp", context_tokens=4096)
     items = {i.name: i.bytes for i in estimate(read_config(LLAMA_8B, "m"), job, None, card).breakdowns[0].items}
     assert 130 * MIB < items["runtime/cuda_context"] < 155 * MIB
+
+
+@pytest.mark.parametrize("engine", ["llama.cpp", "ollama"])
+@pytest.mark.parametrize("field", ["context_tokens", "batch"])
+def test_arrays_are_one_clear_error(engine: str, field: str) -> None:
+    """Its allocator is followed for one size; the error names the field, not an assertion."""
+    sizes: dict[str, Any] = {field: np.array([1024, 2048])}
+    with pytest.raises(InvalidValueError, match=f"workload.{field}: 'an array'"):
+        _found(LLAMA_8B, engine=engine, weight_format="gguf:Q4_K_M", **sizes)
+
+
+def test_what_is_remembered_is_not_mixed_up() -> None:
+    """Equal layers share one walk; another format, cache, place or context of the same layers has its own."""
+    job: dict[str, Any] = {"weight_format": "gguf:Q4_K_M", "context_tokens": 8192, "engine_version": "7700"}
+    first = _found(LLAMA_8B, **job)[Quantity.COMPUTE_BUFFER].value
+    others = ({"context_tokens": 131072}, {"attention": "eager"}, {"gpu_layers": 0, "weight_format": "gguf:Q8_0"})
+    seen = [_found(LLAMA_8B, **{**job, **other})[Quantity.COMPUTE_BUFFER].value for other in others]
+    seen.append(_found(LLAMA_8B, **{**job, "gpu_layers": 0})[Quantity.COMPUTE_BUFFER].value)
+    assert 5 == len({first, *seen})
+    assert first == _found(LLAMA_8B, **job)[Quantity.COMPUTE_BUFFER].value

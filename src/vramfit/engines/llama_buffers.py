@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache
 
 from vramfit.engine import EngineProfile
 from vramfit.engines.ggml_graph import Reserved, reserve
@@ -23,7 +23,7 @@ from vramfit.memory.recurrent_state import convolution_channels, state_elements
 from vramfit.memory.weights import tensor_bytes, weight_bytes
 from vramfit.request import Inference
 from vramfit.shard import Shard
-from vramfit.spec import Layer, ModelSpec
+from vramfit.spec import Layer, Scheme
 from vramfit.units import MIB, round_up
 
 CELL_PAD = 256
@@ -31,6 +31,9 @@ CELL_PAD = 256
 padding of flash attention."""
 ROW_ELEMENTS = 512
 """Rows of quantised tensors are read in pieces of so many elements; the last tensor row has room for a whole piece."""
+REPEATS = 6
+"""Layers followed at either end of a deep model: what lies between repeats them and finds the same holes. Six, because
+Gemma 3 has one layer without a window in six."""
 BATCHES_IN_FLIGHT = 4
 """Copies of every input when layers are split over devices (``GGML_SCHED_MAX_COPIES``)."""
 
@@ -224,7 +227,7 @@ class _Reservations:
 
     def reserved(self, rules: Rules, outputs: int) -> Reserved:
         """Follow the allocator over one graph."""
-        return reserve(largest_graph(self.job(rules, outputs)), BATCHES_IN_FLIGHT if self.shard.num_peers else 1)
+        return _followed(self.job(rules, outputs), BATCHES_IN_FLIGHT if self.shard.num_peers else 1)
 
     def job(self, rules: Rules, outputs: int) -> Job:
         """Describe one graph."""
@@ -232,19 +235,22 @@ class _Reservations:
         stay, output = _stays(self.shard, workload, self.facts)
         key, value = kv_format(workload.kv_format_k or "fp16"), kv_format(workload.kv_format_v or "fp16")
         head = max((tensor_bytes(t, model.scheme) for t in (*model.head, *model.embeddings)), default=0)
+        layers = list(enumerate(model.layers))
+        if len(layers) > 2 * REPEATS:
+            layers = layers[:REPEATS] + layers[-REPEATS:]
         return Job(
             hidden_size=model.hidden_size,
             vocab_size=model.vocab_size or 0,
             family=model.family,
             tokens=micro_batch(workload),
             outputs=outputs,
-            cells=partial(cells_of, workload=workload, facts=self.facts),
+            cells=_Cells(workload=workload, facts=self.facts),
             flash=bool(workload.flash_attention),
-            layers=tuple((layer, number >= stay) for number, layer in enumerate(model.layers)),
+            layers=tuple((_bare(layer) if number >= stay else layer, number >= stay) for number, layer in layers),
             first=self.shard.first,
             last=self.shard.last,
             head_bytes=None if output else head,
-            weight_bytes=partial(_largest, model),
+            weight_bytes=_LargestWeight(scheme=model.scheme),
             key_bytes=key.bytes_for,
             value_bytes=value.bytes_for,
             rules=rules,
@@ -254,10 +260,38 @@ class _Reservations:
         )
 
 
-def _largest(model: ModelSpec, layer: Layer, word: str) -> int:
+@lru_cache(maxsize=1024)
+def _bare(layer: Layer) -> Layer:
+    """Return a layer without its storage formats: weights on the device are in no graph's buffer."""
+    return replace(layer, tensors=tuple(replace(t, stored=None, held=None) for t in layer.tensors))
+
+
+@lru_cache(maxsize=4096)
+def _followed(job: Job, copies: int) -> Reserved:
+    """Follow the allocator over one graph, once: ranks and the plans of a search share most of theirs."""
+    return reserve(largest_graph(job), copies)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cells:
+    """``cells_of`` for one workload; equal workloads count equally."""
+
+    workload: Inference
+    facts: LlamaFacts
+
+    def __call__(self, mixer: Attention) -> int:
+        return cells_of(mixer, self.workload, self.facts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LargestWeight:
     """Bytes of the largest weight of a layer with a word in its name; experts together. [B]"""
-    named = [t for t in layer.tensors if any(part in t.name for part in word.split("|"))]
-    return max((tensor_bytes(t, model.scheme) for t in named), default=0)
+
+    scheme: Scheme
+
+    def __call__(self, layer: Layer, word: str) -> int:
+        named = [t for t in layer.tensors if any(part in t.name for part in word.split("|"))]
+        return max((tensor_bytes(t, self.scheme) for t in named), default=0)
 
 
 def is_named(workload: Inference, engine: EngineProfile) -> bool:

@@ -64,7 +64,7 @@ def defaults(
     return decide(
         workload,
         {
-            "slots": (max(facts.slots, one(workload.batch)), f"default of --parallel since b{engine.version}"),
+            "slots": (max(facts.slots, sequences(workload)), f"default of --parallel since b{engine.version}"),
             "batch_tokens": (BATCH_TOKENS, "default of -b"),
             "ubatch_tokens": (MICRO_BATCH_TOKENS, "default of -ub"),
             "flash_attention": (flash, "default of -fa"),
@@ -82,11 +82,13 @@ def decide(workload: Inference, found: dict[str, tuple[Any, str]]) -> tuple[Infe
     return replace(filled, attention="flash" if filled.flash_attention else "eager"), choices
 
 
-def one(size: object) -> int:
-    """Return a size that must be a single integer: the allocator is followed node by node."""
-    if is_array(size) or not isinstance(size, int):
-        raise InvalidValueError("workload", "an array", "one integer", "llama.cpp's buffers are worked out one by one")
-    return size
+def sequences(workload: Inference) -> int:
+    """Return the sequences at once, after refusing arrays: the allocator is followed node by node."""
+    for name in ("context_tokens", "prompt_tokens", "new_tokens", "batch"):
+        if is_array(getattr(workload, name)):
+            why = "llama.cpp's buffers are worked out one by one"
+            raise InvalidValueError(f"workload.{name}", "an array", "one integer", why)
+    return int(workload.batch)
 
 
 def check(model: ModelSpec, workload: Inference, plan: Plan) -> None:

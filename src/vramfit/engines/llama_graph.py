@@ -10,20 +10,13 @@ from vramfit.engines.ggml_graph import Graph, Node, Place
 from vramfit.engines.llama_block import Block
 from vramfit.engines.llama_nodes import Job, Nodes
 
-REPEATS = 6
-"""Layers kept at either end of a deep model: what lies between repeats them and finds the same holes. Six, because
-Gemma 3 has one layer without a window in six."""
-
 
 def largest_graph(job: Job) -> Graph:
     """Build the graph whose buffers llama.cpp reserves."""
     nodes = Nodes(job=job)
     stream = _embedded(nodes) if job.first else nodes.given("stream", (job.hidden_size, job.tokens))
-    layers = job.layers
-    if len(layers) > 2 * REPEATS:
-        layers = (*layers[:REPEATS], *layers[-REPEATS:])
-    for number, (layer, there) in enumerate(layers):
-        stream = Block(nodes, layer, there).build(stream, ends=job.last and number == len(layers) - 1)
+    for number, (layer, there) in enumerate(job.layers):
+        stream = Block(nodes, layer, there).build(stream, ends=job.last and number == len(job.layers) - 1)
     if job.last:
         rows = nodes.norm(stream, apart=job.rules.last_norm_apart)
         stream = nodes.times(rows, job.vocab_size, job.head_bytes)

@@ -37,7 +37,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One graph: how many tokens, over how many cells of the cache."""
+    """One graph: how many tokens, over how many cells of the cache. Equal jobs have equal graphs."""
 
     hidden_size: int
     vocab_size: int
@@ -49,7 +49,7 @@ class Job:
     """Cells that a mixer's mask spans."""
     flash: bool
     layers: tuple[tuple[Layer, bool], ...]
-    """Each with True when its weights are on the device."""
+    """Those that are followed, each with True when its weights are on the device."""
     first: bool
     last: bool
     head_bytes: int | None

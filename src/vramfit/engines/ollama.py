@@ -72,7 +72,7 @@ def defaults(
     """Fill in slots, batches, flash attention and layers; a model that is not wholly on devices gets one slot."""
     del device
     partial = workload.gpu_layers is not None and workload.gpu_layers <= len(model.layers)
-    slots = max(1 if partial else facts_of(engine).slots, llama_cpp.one(workload.batch))
+    slots = max(1 if partial else facts_of(engine).slots, llama_cpp.sequences(workload))
     return llama_cpp.decide(
         workload,
         {
