@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 
 from vramfit.engine import Engine, EngineProfile
@@ -57,6 +58,10 @@ def check_knobs(workload: Inference) -> None:
             )
 
 
+NO_END = (10**9,)
+"""Of engines that count builds: they have no releases that one could be newer than."""
+
+
 def find_profile(engine: str, version: str | None, weight_format: str = "auto") -> tuple[EngineProfile, str]:
     """Return the profile for that engine and version, and why it is this one.
 
@@ -68,6 +73,8 @@ def find_profile(engine: str, version: str | None, weight_format: str = "auto") 
 
     >>> find_profile("transformers", "4.44.2")[0].prompt_logits
     True
+    >>> find_profile("vllm", "9.9")[1]
+    '9.9 is newer than what was read here, so what changed since is not in it'
     """
     every = find_engine(engine).profiles
     profiles = tuple(p for p in every if p.weight_format is None)
@@ -80,7 +87,17 @@ def find_profile(engine: str, version: str | None, weight_format: str = "auto") 
     suitable = [p for p in profiles if _parts(p.version) <= wanted]
     if not suitable:
         return profiles[0], f"{version} is older than every profile: nearest ({profiles[0].version})"
-    return suitable[-1], f"facts of {suitable[-1].version} and later"
+    found = suitable[-1]
+    if found is profiles[-1] and wanted[:2] > _newest_read(found):
+        return found, f"{version} is newer than what was read here, so what changed since is not in it"
+    return found, f"facts of {found.version} and later"
+
+
+def _newest_read(profile: EngineProfile) -> tuple[int, ...]:
+    """Return the newest release that a profile was checked against, as major and minor; ``NO_END`` for builds."""
+    read = [_parts(text)[:2] for text in (profile.version, *re.findall(r"\d+(?:\.\d+)+", profile.checked))]
+    dotted = [parts for parts in read if len(parts) > 1]
+    return max(dotted, default=NO_END)
 
 
 def _parts(version: str) -> tuple[int, ...]:
