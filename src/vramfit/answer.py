@@ -10,7 +10,7 @@ from vramfit.engines.profile import find_engine
 from vramfit.errors import ImpossiblePlanError, InvalidValueError
 from vramfit.estimate import breakdowns, count, estimate, readings, summarise
 from vramfit.fit import fit
-from vramfit.request import Plan, Request
+from vramfit.request import Plan, Request, refuse_arrays
 from vramfit.result import Answer, Choice, Estimate, Fit, Verdict
 from vramfit.search import (
     Question,
@@ -23,7 +23,7 @@ from vramfit.search import (
 from vramfit.source import read_model
 from vramfit.spec import ModelSpec
 from vramfit.understand import understand
-from vramfit.units import check_size, is_array
+from vramfit.units import check_size
 
 
 def answer(request: Request, *, hub: bool = False) -> Answer:
@@ -36,10 +36,7 @@ def answer(request: Request, *, hub: bool = False) -> Answer:
     Raises:
         VramfitError: anything about the request that cannot be; the message says what and where.
     """
-    _refuse_arrays(request)
-    model = _model(request, hub=hub)
-    device = _device(request)
-    plan, choices = _plan(request, model, device)
+    model, device, plan, choices = _asked(request, hub=hub)
     understood = understand(model, request.workload, device)
     counted = count(understood, plan)
     ranks = readings(counted, breakdowns(counted, device), device)
@@ -86,20 +83,17 @@ def forward(request: Request, *, hub: bool = False) -> Estimate:
     Raises:
         VramfitError: anything about the request that cannot be; the message says what and where.
     """
-    _refuse_arrays(request)
-    model = _model(request, hub=hub)
-    device = _device(request)
-    plan, choices = _plan(request, model, device)
+    model, device, plan, choices = _asked(request, hub=hub)
     found = estimate(model, request.workload, plan, device)
     return replace(found, choices=(*choices, *found.choices))
 
 
-def _refuse_arrays(request: Request) -> None:
-    for name in ("context_tokens", "prompt_tokens", "new_tokens", "batch"):
-        value = getattr(request.workload, name)
-        if value is not None and is_array(value):
-            raise InvalidValueError(f"workload.{name}", "an array", "one integer", "use estimate() for whole grids")
+def _asked(request: Request, *, hub: bool) -> tuple[ModelSpec, Device | None, Plan, tuple[Choice, ...]]:
+    """Return model, device and plan of a request, and what was chosen for the plan."""
+    refuse_arrays(request.workload, "use estimate() for whole grids")
     check_size(request.headroom_bytes, "headroom_bytes", smallest=0)
+    model, device = _model(request, hub=hub), _device(request)
+    return model, device, *_plan(request, model, device)
 
 
 def _model(request: Request, *, hub: bool) -> ModelSpec:

@@ -29,15 +29,15 @@ class EngineProfile:
     """Attention implementation it takes when none is asked for."""
     prefill_chunk_tokens: int | None
     """Prompt tokens processed in one pass, all sequences together; None = whole prompts at once."""
-    prompt_logits: bool
+    prompt_logits: bool = False
     """True: logits are computed for every prompt token; False: for the last token of each sequence."""
-    grown_cache: bool
+    grown_cache: bool = False
     """True: each new token copies the layer's cache into a larger tensor; False: allocated once."""
-    windowed_cache: bool
+    windowed_cache: bool = True
     """True: sliding-window layers keep the window only; False: they keep everything."""
-    latent_cache: bool
+    latent_cache: bool = True
     """True: latent attention caches the compressed vector; False: expanded keys and values of every head."""
-    experts_at_once: bool
+    experts_at_once: bool = True
     """True: all routed tokens pass their experts in one grouped kernel; False: expert by expert."""
     score_bytes: int = 6
     """Bytes per score that eager attention holds at once: 16-bit scores and their fp32 softmax."""

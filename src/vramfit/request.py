@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from vramfit.errors import InvalidValueError
-from vramfit.units import Size, check_size
+from vramfit.units import Size, check_size, is_array
 
 ATTENTIONS = ("flash", "flashinfer", "sdpa", "efficient", "eager", "triton")
 OFFLOADS = ("none", "model", "sequential")
@@ -160,6 +160,18 @@ class Request:
     """What this card really reports; None = the catalogue's figure. [B]"""
     headroom_bytes: int = 0
     """What the user wants left free on every device. [B]"""
+
+
+def refuse_arrays(workload: Inference, advice: str) -> None:
+    """Refuse arrays of sizes, where one question is answered at a time.
+
+    Raises:
+        InvalidValueError: the field, and the advice.
+    """
+    for name in ("context_tokens", "prompt_tokens", "new_tokens", "batch"):
+        value = getattr(workload, name)
+        if value is not None and is_array(value):
+            raise InvalidValueError(f"workload.{name}", "an array", "one integer", advice)
 
 
 def field_names(kind: type) -> tuple[str, ...]:

@@ -245,3 +245,8 @@ def test_what_is_remembered_is_not_mixed_up() -> None:
     seen.append(_found(LLAMA_8B, **{**job, "gpu_layers": 0})[Quantity.COMPUTE_BUFFER].value)
     assert 5 == len({first, *seen})
     assert first == _found(LLAMA_8B, **job)[Quantity.COMPUTE_BUFFER].value
+    halves, whole = (
+        _found(LLAMA_8B, **{**job, "gpu_layers": 1, "weight_format": held})[Quantity.COMPUTE_BUFFER].value
+        for held in ("fp16", "fp32")
+    )
+    assert halves < whole, "layers on the host are copied in their own format"

@@ -15,6 +15,7 @@ from vramfit.device import Device
 from vramfit.engine import EngineProfile
 from vramfit.engines.diffusers_items import ITEMS, autoencoder, denoiser, frames_of
 from vramfit.engines.library import library
+from vramfit.engines.open_field import fill
 from vramfit.errors import ImpossiblePlanError, InvalidValueError
 from vramfit.memory.runtime import allocator_rounding
 from vramfit.memory.weights import staging
@@ -31,10 +32,6 @@ _FROM_0_30 = EngineProfile(
     checked="0.30.3",
     attention="sdpa",
     prefill_chunk_tokens=None,
-    prompt_logits=False,
-    grown_cache=False,
-    windowed_cache=True,
-    latent_cache=True,
     experts_at_once=False,
     not_counted=(
         "adapters, ControlNets and IP-Adapters beside the pipeline",
@@ -77,9 +74,7 @@ def defaults(
         "frames": (frames, why),
         "offload": ("none", "every component stays on the device"),
     }
-    still_open = {name: pair for name, pair in wanted.items() if getattr(workload, name) is None}
-    choices = tuple(Choice(field=name, value=value, why=reason) for name, (value, reason) in still_open.items())
-    return replace(workload, **{name: value for name, (value, _) in still_open.items()}), choices
+    return fill(workload, wanted)
 
 
 def _default_size(model: ModelSpec, found: Component) -> tuple[int, int, int]:

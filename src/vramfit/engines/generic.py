@@ -20,11 +20,6 @@ PROFILES = (
         checked="a definition, not a program: vLLM's and SGLang's common behaviour",
         attention="flash",
         prefill_chunk_tokens=PREFILL_CHUNK_TOKENS,
-        prompt_logits=False,
-        grown_cache=False,
-        windowed_cache=True,
-        latent_cache=True,
-        experts_at_once=True,
         not_counted=(
             "CUDA graphs, block rounding and prefix-cache bookkeeping: each engine has its own, generic has none",
         ),

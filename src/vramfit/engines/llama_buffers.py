@@ -16,6 +16,7 @@ from vramfit.engines.ggml_graph import Reserved, reserve
 from vramfit.engines.llama_cpp_version import FACTS, LlamaFacts
 from vramfit.engines.llama_graph import largest_graph
 from vramfit.engines.llama_nodes import Job, Rules
+from vramfit.engines.span import Span
 from vramfit.formats import FP32, kv_format
 from vramfit.layer_kind import Attention, GroupedQuery, Latent, Recurrence, Recurrent
 from vramfit.memory.kv_cache import token_bytes
@@ -36,15 +37,6 @@ REPEATS = 6
 Gemma 3 has one layer without a window in six."""
 BATCHES_IN_FLIGHT = 4
 """Copies of every input when layers are split over devices (``GGML_SCHED_MAX_COPIES``)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Range:
-    """One size with its bounds. [B]"""
-
-    low: int
-    expected: int
-    high: int
 
 
 def layers_on_device(num_layers: int, workload: Inference, facts: LlamaFacts) -> tuple[int, bool]:
@@ -134,7 +126,7 @@ def cells_of(mixer: Attention, workload: Inference, facts: LlamaFacts, *, unifie
     return slots * min(each, round_up(window + micro_batch(workload), facts.window_pad))
 
 
-def cache_bytes(shard: Shard, workload: Inference, facts: LlamaFacts) -> Iterable[tuple[Attention, Range, int]]:
+def cache_bytes(shard: Shard, workload: Inference, facts: LlamaFacts) -> Iterable[tuple[Attention, Span, int]]:
     """Yield each cached mixer with the bytes of its cache and its cells; high: every slot with a cache of its own."""
     for layer in shard.model.layers:
         for mixer in layer.mixers:
@@ -145,7 +137,7 @@ def cache_bytes(shard: Shard, workload: Inference, facts: LlamaFacts) -> Iterabl
             cells = cells_of(mixer, workload, facts)
             apart = cells_of(mixer, workload, facts, unified=False)
             sizes = sorted((per_token * cells, per_token * apart))
-            yield mixer, Range(low=sizes[0], expected=per_token * cells, high=sizes[1]), cells
+            yield mixer, Span(low=sizes[0], expected=per_token * cells, high=sizes[1]), cells
 
 
 def _with_fp16_index(mixer: Attention, per_token: int) -> int:
@@ -176,7 +168,7 @@ def _carried(mixer: Recurrent) -> int:
     return convolution_channels(mixer) * max(0, mixer.conv_kernel - 1)
 
 
-def compute(shard: Shard, workload: Inference, facts: LlamaFacts, *, named: bool) -> Range:
+def compute(shard: Shard, workload: Inference, facts: LlamaFacts, *, named: bool) -> Span:
     """Return the compute buffer: the largest graph by this build's rules, and by its neighbours' for the bounds. [B]
 
     Without a build the largest of all rules is expected, with logits for a whole micro-batch, as every program
@@ -188,16 +180,16 @@ def compute(shard: Shard, workload: Inference, facts: LlamaFacts, *, named: bool
     server = job.device_bytes(facts.rules, job.few) if facts.few_outputs else whole[facts.rules]
     expected = server if named else max(whole.values())
     stream = 4 * shard.model.hidden_size * micro_batch(workload) + MIB
-    return Range(low=min(server, *whole.values()), expected=expected, high=max(server, *whole.values()) + 2 * stream)
+    return Span(low=min(server, *whole.values()), expected=expected, high=max(server, *whole.values()) + 2 * stream)
 
 
-def host_compute(shard: Shard, workload: Inference, facts: LlamaFacts, *, named: bool) -> Range:
+def host_compute(shard: Shard, workload: Inference, facts: LlamaFacts, *, named: bool) -> Span:
     """Return the buffer of the graph's inputs on the host; without a build the oldest rules' are expected. [B]"""
     job = _Reservations(shard=shard, workload=workload, facts=facts)
     whole = {each: job.reserved(each, job.few).host_bytes for each in _rules(facts, named=named)}
     expected = whole[facts.rules] if named else next(iter(whole.values()))
     stream = 4 * shard.model.hidden_size * micro_batch(workload) + MIB
-    return Range(low=min(whole.values()), expected=expected, high=max(whole.values()) + stream)
+    return Span(low=min(whole.values()), expected=expected, high=max(whole.values()) + stream)
 
 
 def _rules(facts: LlamaFacts, *, named: bool) -> list[Rules]:

@@ -26,6 +26,7 @@ from vramfit.engines.llama_buffers import (
     state_bytes,
 )
 from vramfit.engines.llama_cpp_version import PROFILES, facts_of
+from vramfit.engines.open_field import fill
 from vramfit.errors import ImpossiblePlanError, InvalidValueError
 from vramfit.formats import GGUF_TYPES, Role
 from vramfit.layer_kind import Recurrent
@@ -33,11 +34,11 @@ from vramfit.memory.kv_cache import mixer_kind
 from vramfit.memory.recurrent_state import recurrent_kind
 from vramfit.memory.runtime import context_bytes
 from vramfit.memory.weights import weight_bytes, weights
-from vramfit.request import Inference, Plan
+from vramfit.request import Inference, Plan, refuse_arrays
 from vramfit.result import ALWAYS, Basis, Breakdown, Choice, Counter, Item, Quantity, Reading, Reservation, exactly
 from vramfit.shard import Shard
 from vramfit.spec import ModelSpec
-from vramfit.units import MIB, Size, count_of, is_array
+from vramfit.units import MIB, Size, count_of
 
 KNOBS = frozenset({"slots", "ubatch_tokens", "batch_tokens", "gpu_layers", "flash_attention", "swa_full"})
 BATCH_TOKENS, MICRO_BATCH_TOKENS = 2048, 512
@@ -53,18 +54,21 @@ UNNAMED_CONTEXT_BYTES = 150 * MIB
 QUANTISED_CACHE = frozenset({"q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"})
 SOURCE = "ggml-org/llama.cpp:src/llama-model.cpp, llama-kv-cache.cpp, llama-context.cpp"
 
+ONE_BY_ONE = "llama.cpp's buffers are worked out one by one"
+
 
 def defaults(
     model: ModelSpec, workload: Inference, engine: EngineProfile, device: Device | None
 ) -> tuple[Inference, tuple[Choice, ...]]:
     """Fill in slots, batches, flash attention and the layers on devices, as this build does."""
     del device
+    refuse_arrays(workload, ONE_BY_ONE)
     facts = facts_of(engine)
     flash = facts.flash if workload.attention is None else workload.attention == "flash"
     return decide(
         workload,
         {
-            "slots": (max(facts.slots, sequences(workload)), f"default of --parallel since b{engine.version}"),
+            "slots": (max(facts.slots, workload.batch), f"default of --parallel since b{engine.version}"),
             "batch_tokens": (BATCH_TOKENS, "default of -b"),
             "ubatch_tokens": (MICRO_BATCH_TOKENS, "default of -ub"),
             "flash_attention": (flash, "default of -fa"),
@@ -75,20 +79,9 @@ def defaults(
 
 
 def decide(workload: Inference, found: dict[str, tuple[Any, str]]) -> tuple[Inference, tuple[Choice, ...]]:
-    """Fill in the fields that are open."""
-    open_fields = {name: pair for name, pair in found.items() if getattr(workload, name) is None}
-    choices = tuple(Choice(field=name, value=value, why=why) for name, (value, why) in open_fields.items())
-    filled = replace(workload, **{name: value for name, (value, _) in open_fields.items()})
+    """Fill in the fields that are open; flash attention or not decides how attention is computed."""
+    filled, choices = fill(workload, found)
     return replace(filled, attention="flash" if filled.flash_attention else "eager"), choices
-
-
-def sequences(workload: Inference) -> int:
-    """Return the sequences at once, after refusing arrays: the allocator is followed node by node."""
-    for name in ("context_tokens", "prompt_tokens", "new_tokens", "batch"):
-        if is_array(getattr(workload, name)):
-            why = "llama.cpp's buffers are worked out one by one"
-            raise InvalidValueError(f"workload.{name}", "an array", "one integer", why)
-    return int(workload.batch)
 
 
 def check(model: ModelSpec, workload: Inference, plan: Plan) -> None:

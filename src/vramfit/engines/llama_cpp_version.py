@@ -89,11 +89,8 @@ PROFILES = tuple(
         ),
         attention="flash" if facts.flash else "eager",
         prefill_chunk_tokens=512,
-        prompt_logits=False,
-        grown_cache=False,
         windowed_cache=facts.window_cells,
         latent_cache=facts.latent,
-        experts_at_once=True,
         not_counted=(
             "weights that --n-cpu-moe or --override-tensor keep on the host: the request has no field for them",
             "the pool of the CUDA backend, which grows while prompts are processed",

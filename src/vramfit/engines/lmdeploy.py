@@ -17,9 +17,10 @@ from vramfit.device import Device
 from vramfit.engine import Engine, EngineProfile, Rank
 from vramfit.engines.communicators import runtime_with
 from vramfit.engines.open_field import fill
-from vramfit.engines.pool import Span, cell, reading, share, span, starting_with, tokens_readings
+from vramfit.engines.pool import cell, reading, starting_with, tokens_readings
 from vramfit.engines.refusal import refuse_encoders, refuse_pipelines
 from vramfit.engines.served_weights import allocations, reserved_bytes
+from vramfit.engines.span import Span, exact, share, span
 from vramfit.errors import ImpossiblePlanError
 from vramfit.layer_kind import Dense, GroupedQuery
 from vramfit.memory.activations import activations, towers
@@ -41,11 +42,7 @@ _BASE = EngineProfile(
     checked="0.1.0a2, 0.2.0 and 0.2.1",
     attention="flash",
     prefill_chunk_tokens=8192,
-    prompt_logits=False,
-    grown_cache=False,
     windowed_cache=False,
-    latent_cache=True,
-    experts_at_once=True,
     not_counted=("the PyTorch engine, which first sets aside 2 B for each logit of its largest pass",),
 )
 PROFILES = (
@@ -215,7 +212,7 @@ def reservation(rank: Rank) -> Reservation | None:
 def readings(rank: Rank) -> Iterable[Reading]:
     """Yield weights and blocks; the engine prints the block's size, their number and nothing of activations."""
     stored = sum(item.bytes for item in starting_with(rank.items, "weights/"))
-    yield reading(Quantity.WEIGHTS, Span(low=stored, expected=stored, high=stored), "sum of all weights", SOURCE)
+    yield reading(Quantity.WEIGHTS, exact(stored), "sum of all weights", SOURCE)
     blocks = pool(rank)
     one = cell(rank.shard, rank.workload, rank.engine)
     if blocks is None or not one.full_bytes or not one.pages or not rank.model.generates:

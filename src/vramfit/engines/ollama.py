@@ -16,7 +16,7 @@ from vramfit.engines.llama_buffers import context_cells, micro_batch
 from vramfit.engines.llama_cpp_version import OLLAMA, facts_of
 from vramfit.layer_kind import GroupedQuery, Latent
 from vramfit.memory.kv_cache import token_bytes
-from vramfit.request import Inference
+from vramfit.request import Inference, refuse_arrays
 from vramfit.result import Choice, Quantity, Reading
 from vramfit.spec import ModelSpec
 from vramfit.units import GIB
@@ -40,11 +40,8 @@ PROFILES = tuple(
         checked={"0.1": "v0.1.33", "0.2": "v0.5.7", "0.6.8": "v0.9.6", "0.30": "v0.33.0-rc2"}.get(version, version),
         attention="flash" if facts.flash else "eager",
         prefill_chunk_tokens=BATCH_TOKENS,
-        prompt_logits=False,
-        grown_cache=False,
         windowed_cache=facts.window_cells,
         latent_cache=facts.latent,
-        experts_at_once=True,
         not_counted=(
             "memory that the server is told to leave free on every card",
             "models that are loaded beside this one",
@@ -71,8 +68,9 @@ def defaults(
 ) -> tuple[Inference, tuple[Choice, ...]]:
     """Fill in slots, batches, flash attention and layers; a model that is not wholly on devices gets one slot."""
     del device
+    refuse_arrays(workload, llama_cpp.ONE_BY_ONE)
     partial = workload.gpu_layers is not None and workload.gpu_layers <= len(model.layers)
-    slots = max(1 if partial else facts_of(engine).slots, llama_cpp.sequences(workload))
+    slots = max(1 if partial else facts_of(engine).slots, workload.batch)
     return llama_cpp.decide(
         workload,
         {

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from vramfit.engine import EngineProfile, Rank
+from vramfit.engines.span import Span
 from vramfit.layer_kind import Compressed, CrossAttention, GroupedQuery
 from vramfit.memory.activations import activations
 from vramfit.memory.kv_cache import token_bytes
@@ -17,53 +18,9 @@ from vramfit.shard import Shard
 from vramfit.units import count_of
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """One quantity with its bounds. [B]"""
-
-    low: int
-    expected: int
-    high: int
-
-    def __add__(self, other: Span) -> Span:
-        """Add bound by bound."""
-        return Span(low=self.low + other.low, expected=self.expected + other.expected, high=self.high + other.high)
-
-    def left_of(self, whole: int | Fraction) -> Span:
-        """What remains of ``whole``: least where most is taken."""
-        return Span(low=int(whole) - self.high, expected=int(whole) - self.expected, high=int(whole) - self.low)
-
-    def times(self, share: Fraction) -> Span:
-        """Return that share of it, rounded down; nothing where it is negative."""
-        low, expected, high = (max(0, int(x * share)) for x in (self.low, self.expected, self.high))
-        return Span(low=low, expected=expected, high=high)
-
-
-def exact(size: int) -> Span:
-    """Return a span without width."""
-    return Span(low=size, expected=size, high=size)
-
-
-def span(items: Iterable[Item]) -> Span:
-    """Return the sum of items."""
-    total = exact(0)
-    for item in items:
-        total += Span(low=item.low_bytes, expected=item.bytes, high=item.high_bytes)
-    return total
-
-
 def starting_with(items: Iterable[Item], *names: str) -> tuple[Item, ...]:
     """Return the items whose names begin so."""
     return tuple(item for item in items if item.name.startswith(names))
-
-
-def share(fraction: float) -> Fraction:
-    """Return a fraction as it was written, not as binary rounds it.
-
-    >>> share(0.9)
-    Fraction(9, 10)
-    """
-    return Fraction(str(fraction))
 
 
 def set_aside(shard: Shard, workload: Inference, engine: EngineProfile, tokens: int) -> Iterable[Item]:

@@ -18,9 +18,10 @@ from vramfit.engine import Engine, EngineProfile, Rank
 from vramfit.engines import sglang_budget as budget
 from vramfit.engines.communicators import SGLANG_BYTES, runtime_with
 from vramfit.engines.open_field import fill
-from vramfit.engines.pool import Cell, Span, cell, exact, reading, share, span, starting_with, tokens_readings
+from vramfit.engines.pool import Cell, cell, reading, starting_with, tokens_readings
 from vramfit.engines.refusal import refuse_pipelines
 from vramfit.engines.served_weights import allocations, reserved_bytes, rotary_table_bytes, segment_ends
+from vramfit.engines.span import Span, exact, share, span
 from vramfit.errors import ImpossiblePlanError
 from vramfit.layer_kind import GroupedQuery, Latent
 from vramfit.memory.activations import activations, towers
@@ -41,11 +42,7 @@ _BASE = EngineProfile(
     checked="0.3.6, 0.4.1 and 0.4.3",
     attention="flashinfer",
     prefill_chunk_tokens=8192,
-    prompt_logits=False,
-    grown_cache=False,
     windowed_cache=False,
-    latent_cache=True,
-    experts_at_once=True,
     not_counted=("draft models, data-parallel attention and DeepEP buffers: vramfit's plan does not speak of them",),
 )
 _WINDOWS = replace(_BASE, windowed_cache=True)

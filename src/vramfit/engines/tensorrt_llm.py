@@ -17,8 +17,9 @@ from vramfit.device import Device
 from vramfit.engine import Engine, EngineProfile, Rank
 from vramfit.engines.communicators import runtime_with
 from vramfit.engines.open_field import fill
-from vramfit.engines.pool import Span, cell, reading, set_aside, share, span, starting_with, tokens_readings
+from vramfit.engines.pool import cell, reading, set_aside, starting_with, tokens_readings
 from vramfit.engines.refusal import refuse_pipelines
+from vramfit.engines.span import Span, share, span
 from vramfit.errors import ImpossiblePlanError
 from vramfit.layer_kind import Dense, Experts
 from vramfit.memory.adapters import adapters
@@ -74,11 +75,7 @@ _BASE = EngineProfile(
     checked="0.5.0 and 0.9.0, by documentation and one public run",
     attention="flash",
     prefill_chunk_tokens=None,
-    prompt_logits=False,
-    grown_cache=False,
     windowed_cache=False,
-    latent_cache=True,
-    experts_at_once=True,
     not_counted=("workspaces that TensorRT's tactics ask for beyond the tensors of the pass",),
 )
 PROFILES = (
@@ -252,7 +249,7 @@ def readings(rank: Rank) -> Iterable[Reading]:
     if cache is None or not one.full_bytes or not one.pages or not rank.model.generates:
         return
     yield from tokens_readings(rank, cache, one.full_bytes, rank.workload.block_tokens or 1, SOURCE)
-    used = held(rank) + largest_pass(rank) + Span(low=cache.low, expected=cache.expected, high=cache.high)
+    used = held(rank) + largest_pass(rank) + cache
     yield reading(Quantity.PROCESS_PEAK, used, "weights + largest pass + cache", SOURCE)
 
 

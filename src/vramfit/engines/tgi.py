@@ -16,9 +16,10 @@ from vramfit.device import Device
 from vramfit.engine import Engine, EngineProfile, Rank
 from vramfit.engines.communicators import runtime_with
 from vramfit.engines.open_field import fill
-from vramfit.engines.pool import Span, cell, exact, reading, set_aside, share, span, starting_with, tokens_readings
+from vramfit.engines.pool import cell, reading, set_aside, starting_with, tokens_readings
 from vramfit.engines.refusal import refuse_encoders, refuse_pipelines
 from vramfit.engines.served_weights import allocations, reserved_bytes, segment_ends
+from vramfit.engines.span import Span, exact, share, span
 from vramfit.errors import ImpossiblePlanError
 from vramfit.layer_kind import Dense, Experts, GroupedQuery
 from vramfit.memory.adapters import adapters
@@ -28,7 +29,7 @@ from vramfit.memory.recurrent_state import recurrent_state
 from vramfit.memory.runtime import COLLECTIVE_BYTES
 from vramfit.memory.weights import weights
 from vramfit.request import Inference, Plan
-from vramfit.result import ALWAYS, Basis, Choice, Counter, Item, Phase, Quantity, Reading, Reservation
+from vramfit.result import ALWAYS, Basis, Choice, Counter, Item, Phase, Quantity, Reading, Reservation, exactly
 from vramfit.shard import Shard
 from vramfit.spec import ModelSpec
 from vramfit.units import GIB, MIB, Size, ceil_div, is_array, round_up
@@ -83,10 +84,8 @@ _BASE = EngineProfile(
     attention="flash",
     prefill_chunk_tokens=4096,
     prompt_logits=True,
-    grown_cache=False,
     windowed_cache=False,
     latent_cache=False,
-    experts_at_once=True,
     not_counted=("speculators (Medusa, n-grams) and images of the warm-up",),
 )
 PROFILES = (
@@ -228,15 +227,13 @@ def modules(shard: Shard, workload: Inference, engine: EngineProfile) -> Iterabl
             counter=Counter.PROCESS,
         )
     if facts.workspace_bytes:
-        yield Item(
-            name="runtime/attention_workspace",
-            bytes=facts.workspace_bytes,
-            low_bytes=facts.workspace_bytes,
-            high_bytes=facts.workspace_bytes,
-            phases=ALWAYS,
-            basis=Basis.DERIVED,
-            formula="128 MiB",
-            source="huggingface/text-generation-inference@v3.3.6:server/text_generation_server/layers/attention",
+        yield exactly(
+            "runtime/attention_workspace",
+            facts.workspace_bytes,
+            ALWAYS,
+            "128 MiB",
+            "huggingface/text-generation-inference@v3.3.6:server/text_generation_server/layers/attention",
+            Basis.DERIVED,
         )
     if not workload.eager and engine.version != "1.0":
         yield Item(

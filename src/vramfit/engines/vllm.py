@@ -14,6 +14,7 @@ from typing import Any
 
 from vramfit.device import Device
 from vramfit.engine import Engine, EngineProfile, Rank
+from vramfit.engines.open_field import fill
 from vramfit.engines.vllm_cache import BLOCK_TOKENS, pages
 from vramfit.engines.vllm_facts import LARGE_BYTES, LARGEST_BYTES, PROFILES, VllmFacts, facts_of
 from vramfit.engines.vllm_peak import profiling_pass
@@ -56,9 +57,7 @@ def defaults(
     }
     if workload.max_loras is not None:
         found["max_lora_rank"] = (DEFAULT_LORA_RANK, "default of max_lora_rank")
-    open_fields = {name: pair for name, pair in found.items() if getattr(workload, name) is None}
-    choices = tuple(Choice(field=name, value=value, why=why) for name, (value, why) in open_fields.items())
-    return replace(workload, **{name: value for name, (value, _) in open_fields.items()}), choices
+    return fill(workload, found)
 
 
 def _batch_limits(

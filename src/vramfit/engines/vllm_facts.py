@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vramfit.device import Device
 from vramfit.engine import EngineProfile
@@ -81,11 +81,7 @@ def _profile(version: str, checked: str, *, windowed: bool = True) -> EngineProf
         checked=checked,
         attention="flash",
         prefill_chunk_tokens=8192,
-        prompt_logits=False,
-        grown_cache=False,
         windowed_cache=windowed,
-        latent_cache=True,
-        experts_at_once=True,
         not_counted=(
             "vLLM: weights offloaded to the host (--cpu-offload-gb), KV connectors, dual-batch overlap",
             "vLLM: CUDA graphs of vision encoders",
@@ -94,106 +90,45 @@ def _profile(version: str, checked: str, *, windowed: bool = True) -> EngineProf
     )
 
 
+_V0 = VllmFacts(first_engine=True, sampler_bytes=SORTED_BYTES, groups_layers=False)
+_FROM_0_10 = VllmFacts(sampler_bytes=SORTED_BYTES)
+_FROM_0_13 = replace(_FROM_0_10, keeps_workspace=True)
+_FROM_0_17 = replace(_FROM_0_13, sampler_bytes=NOISE_BYTES, masks_in_place=True)
+_FROM_0_18 = replace(_FROM_0_17, profiles_graphs=True, expert_rest_bytes=EXPERT_REST_BYTES)
+_FROM_0_20 = replace(_FROM_0_18, fraction=0.92, counts_graphs=True)
+_FROM_0_21 = replace(
+    _FROM_0_20,
+    sampler_bytes=FLASHINFER_BYTES,
+    masks_in_place=False,
+    second_runner="qwen3",
+    second_runner_bytes=COPIED_BYTES,
+    tokens_by_concurrency=True,
+)
+_FROM_0_26 = replace(_FROM_0_21, second_runner="dense", second_runner_bytes=BARE_BYTES)
+_FROM_0_33 = replace(
+    _FROM_0_26, second_runner="", second_runner_bytes=0, least_sampler_bytes=COPIED_BYTES, large_tier=True
+)
 _ROWS: tuple[tuple[EngineProfile, VllmFacts], ...] = (
-    (
-        _profile("0.2", "0.6.6, and the figures of vllm#2031", windowed=False),
-        VllmFacts(first_engine=True, sampler_bytes=SORTED_BYTES, groups_layers=False, counts_context=True),
-    ),
-    (
-        _profile("0.5.4", "0.6.6", windowed=False),
-        VllmFacts(first_engine=True, sampler_bytes=SORTED_BYTES, groups_layers=False),
-    ),
-    (
-        _profile("0.7", "0.7.3", windowed=False),
-        VllmFacts(
-            first_engine=True,
-            sampler_bytes=SORTED_BYTES,
-            groups_layers=False,
-            latent_multiple=128,
-            absorbs_latent=True,
-        ),
-    ),
+    (_profile("0.2", "0.6.6, and the figures of vllm#2031", windowed=False), replace(_V0, counts_context=True)),
+    (_profile("0.5.4", "0.6.6", windowed=False), _V0),
+    (_profile("0.7", "0.7.3", windowed=False), replace(_V0, latent_multiple=128, absorbs_latent=True)),
     (
         _profile("0.8", "0.8.5", windowed=False),
-        VllmFacts(sampler_bytes=SORTED_BYTES, groups_layers=False, counts_context=True, spares_a100=False),
+        replace(_FROM_0_10, groups_layers=False, counts_context=True, spares_a100=False),
     ),
-    (_profile("0.10", "0.10.2 and 0.11.0"), VllmFacts(sampler_bytes=SORTED_BYTES)),
-    (_profile("0.13", "0.15.0"), VllmFacts(sampler_bytes=SORTED_BYTES, keeps_workspace=True)),
-    (
-        _profile("0.17", "0.17.0"),
-        VllmFacts(sampler_bytes=NOISE_BYTES, masks_in_place=True, keeps_workspace=True),
-    ),
-    (
-        _profile("0.18", "0.19.0"),
-        VllmFacts(
-            sampler_bytes=NOISE_BYTES,
-            masks_in_place=True,
-            keeps_workspace=True,
-            profiles_graphs=True,
-            expert_rest_bytes=EXPERT_REST_BYTES,
-        ),
-    ),
-    (
-        _profile("0.20", "0.20.0"),
-        VllmFacts(
-            fraction=0.92,
-            sampler_bytes=NOISE_BYTES,
-            masks_in_place=True,
-            keeps_workspace=True,
-            profiles_graphs=True,
-            counts_graphs=True,
-            expert_rest_bytes=EXPERT_REST_BYTES,
-        ),
-    ),
-    (
-        _profile("0.21", "0.22.1"),
-        VllmFacts(
-            fraction=0.92,
-            sampler_bytes=FLASHINFER_BYTES,
-            second_runner="qwen3",
-            second_runner_bytes=COPIED_BYTES,
-            keeps_workspace=True,
-            profiles_graphs=True,
-            counts_graphs=True,
-            tokens_by_concurrency=True,
-            expert_rest_bytes=EXPERT_REST_BYTES,
-        ),
-    ),
-    (
-        _profile("0.26", "0.26.0"),
-        VllmFacts(
-            fraction=0.92,
-            sampler_bytes=FLASHINFER_BYTES,
-            second_runner="dense",
-            second_runner_bytes=BARE_BYTES,
-            keeps_workspace=True,
-            profiles_graphs=True,
-            counts_graphs=True,
-            tokens_by_concurrency=True,
-            expert_rest_bytes=EXPERT_REST_BYTES,
-        ),
-    ),
-    (
-        _profile("0.33", "0.33.0"),
-        VllmFacts(
-            fraction=0.92,
-            sampler_bytes=FLASHINFER_BYTES,
-            least_sampler_bytes=COPIED_BYTES,
-            keeps_workspace=True,
-            profiles_graphs=True,
-            counts_graphs=True,
-            tokens_by_concurrency=True,
-            large_tier=True,
-            expert_rest_bytes=EXPERT_REST_BYTES,
-        ),
-    ),
+    (_profile("0.10", "0.10.2 and 0.11.0"), _FROM_0_10),
+    (_profile("0.13", "0.15.0"), _FROM_0_13),
+    (_profile("0.17", "0.17.0"), _FROM_0_17),
+    (_profile("0.18", "0.19.0"), _FROM_0_18),
+    (_profile("0.20", "0.20.0"), _FROM_0_20),
+    (_profile("0.21", "0.22.1"), _FROM_0_21),
+    (_profile("0.26", "0.26.0"), _FROM_0_26),
+    (_profile("0.33", "0.33.0"), _FROM_0_33),
 )
 PROFILES = tuple(profile for profile, _ in _ROWS)
 """Oldest first."""
 _FACTS = {profile.version: facts for profile, facts in _ROWS}
-
-
-_FALLBACK = VllmFacts(first_engine=True, sampler_bytes=SORTED_BYTES, groups_layers=False, latent_multiple=128)
+_FALLBACK = replace(_V0, latent_multiple=128)
 _FALLS_BACK = ("0.8",)
 OLDEST_CAPABILITY = 8
 """Compute capability from which V1 ran in 0.8 and 0.9."""

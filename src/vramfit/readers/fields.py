@@ -98,6 +98,11 @@ class Fields:
                 raise InvalidValueError(f"{self.at(name)}[{i}]", word, f"one of {', '.join(known)}")
         return tuple(value)
 
+    def layers_with(self, word: str, other: str, name: str = "layer_types") -> tuple[bool, ...] | None:
+        """Say of each layer whether it has this word and not the other; None when the list is absent or null."""
+        words = self.words(name, (word, other), self.num_layers)
+        return None if words is None else tuple(each == word for each in words)
+
     def integers(self, name: str, largest: int) -> frozenset[int]:
         """Return a list of integers from 0 as a set; absent or null = empty."""
         value = self.values.get(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -117,10 +117,26 @@ def _spec(fields: Fields, name: str, component: Component, anatomy: Anatomy) -> 
     told = _says_how_stored(fields)
     plain = read_plain(fields) if told else PLAIN.plain
     recipe = read_recipe(fields, plain)
-    spec = ModelSpec(
+    notes = (*fields.assumed, *(() if told else (WITHOUT_DTYPE,)))
+    parts = _parts(component.name, anatomy)
+    width = getattr(anatomy.facts, "hidden_size", 0)
+    spec = of_components(name, component.class_name, (component,), parts, scheme(recipe, plain), notes)
+    return applied(recipe, replace(spec, hidden_size=width))
+
+
+def of_components(
+    name: str,
+    family: str,
+    components: tuple[Component, ...],
+    parts: tuple[Part, ...],
+    held: Scheme,
+    notes: Iterable[str],
+) -> ModelSpec:
+    """Return a model that is parts only, without layers of a language model."""
+    return ModelSpec(
         name=name,
-        family=component.class_name,
-        hidden_size=getattr(anatomy.facts, "hidden_size", 0),
+        family=family,
+        hidden_size=0,
         vocab_size=0,
         max_position_embeddings=None,
         embeddings=(),
@@ -128,14 +144,13 @@ def _spec(fields: Fields, name: str, component: Component, anatomy: Anatomy) -> 
         head=(),
         tied=False,
         layer_prefix="",
-        scheme=scheme(recipe, plain),
-        parts=_parts(component.name, anatomy),
-        components=(component,),
+        scheme=held,
+        parts=parts,
+        components=components,
         generates=False,
-        not_counted=not_counted((component,)),
-        assumptions=(*dict.fromkeys(fields.assumed), *(() if told else (WITHOUT_DTYPE,))),
+        not_counted=not_counted(components),
+        assumptions=tuple(dict.fromkeys(notes)),
     )
-    return applied(recipe, spec)
 
 
 def _parts(component: str, anatomy: Anatomy) -> tuple[Part, ...]:

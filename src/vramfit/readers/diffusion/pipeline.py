@@ -8,7 +8,7 @@ from typing import Any
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.pipeline import Denoiser
-from vramfit.readers.diffusion.component import PLAIN, WITHOUT_DTYPE, dtype_named, not_counted, read_component
+from vramfit.readers.diffusion.component import PLAIN, WITHOUT_DTYPE, dtype_named, of_components, read_component
 from vramfit.readers.quantization import DTYPES
 from vramfit.readers.safetensors import Checkpoint
 from vramfit.readers.witness import attach
@@ -153,26 +153,10 @@ def _together(family: str, name: str, read: tuple[ModelSpec, ...], scheme: Schem
     headers = len(from_headers) == len(read)
     if from_headers and not headers:
         notes.append(f"compared with file headers: {', '.join(from_headers)} only")
-    denoiser = next((c.facts for c in components if isinstance(c.facts, Denoiser)), None)
-    return ModelSpec(
-        name=name,
-        family=family,
-        hidden_size=denoiser.hidden_size if denoiser else 0,
-        vocab_size=0,
-        max_position_embeddings=None,
-        embeddings=(),
-        layers=(),
-        head=(),
-        tied=False,
-        layer_prefix="",
-        scheme=common,
-        parts=parts,
-        components=components,
-        generates=False,
-        not_counted=not_counted(components),
-        assumptions=tuple(dict.fromkeys(notes)),
-        evidence="; ".join(spec.evidence for spec in read) if headers else "config",
-    )
+    width = next((c.facts.hidden_size for c in components if isinstance(c.facts, Denoiser)), 0)
+    whole = of_components(name, family, components, parts, common, notes)
+    evidence = "; ".join(spec.evidence for spec in read) if headers else whole.evidence
+    return replace(whole, hidden_size=width, evidence=evidence)
 
 
 def _stored(spec: ModelSpec, common: Scheme, *, silent: bool) -> tuple[Part, ...]:

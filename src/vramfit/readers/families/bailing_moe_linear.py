@@ -7,7 +7,7 @@ tensor names as ml-explore/mlx-lm:mlx_lm/models/bailing_moe_linear.py reads them
 from __future__ import annotations
 
 from vramfit.formats import FP32, Role, StorageFormat
-from vramfit.layer_kind import Attention, Dense, Experts, FeedForward, LinearAttention
+from vramfit.layer_kind import Attention, Dense, Experts, FeedForward
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -21,6 +21,7 @@ from vramfit.readers.families.decoder import (
     routed_experts,
     router,
 )
+from vramfit.readers.families.state_space import lightning_facts
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
 from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
@@ -58,15 +59,7 @@ def _lightning(fields: Fields, hidden: int, plain: StorageFormat) -> tuple[Atten
     same = grouped_query(fields, hidden)
     heads, head = same.num_attention_heads, same.head_dim
     width = heads * head
-    facts = LinearAttention(
-        num_key_heads=heads,
-        num_value_heads=heads,
-        key_head_dim=head,
-        value_head_dim=head,
-        conv_kernel=0,
-        state_format=plain,
-    )
-    return facts, (
+    return lightning_facts(same, plain), (
         *linear("attention.query_key_value", 3 * width, hidden, Cut.OUTPUTS),
         *linear("attention.dense", hidden, width, Cut.INPUTS),
         *linear("attention.g_proj", width, hidden, Cut.OUTPUTS),

@@ -158,9 +158,9 @@ def _sparse(fields: Fields) -> tuple[bool, ...]:
     num = fields.num_layers
     if fields.text("model_type") in ALL_DENSE:
         return (False,) * num
-    words = fields.words("mlp_layer_types", ("dense", "sparse"), num)
-    if words is not None:
-        return tuple(word == "sparse" for word in words)
+    told = fields.layers_with("sparse", "dense", "mlp_layer_types")
+    if told is not None:
+        return told
     default = FIRST_DENSE.get(fields.text("model_type") or "")
     first = fields.integer("first_k_dense_replace", default, largest=LARGEST_LAYERS, smallest=0)
     every = fields.optional("moe_layer_freq", largest=LARGEST_LAYERS) or 1

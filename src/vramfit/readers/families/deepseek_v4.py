@@ -112,9 +112,9 @@ def _rates(fields: Fields) -> dict[str, int]:
 def _hashed(fields: Fields) -> tuple[bool, ...]:
     """Say of each layer whether a table, and not scores, picks the experts of a token."""
     num = fields.num_layers
-    words = fields.words("mlp_layer_types", ("hash_moe", "moe"), num)
-    if words is not None:
-        return tuple(word == "hash_moe" for word in words)
+    told = fields.layers_with("hash_moe", "moe", "mlp_layer_types")
+    if told is not None:
+        return told
     first = fields.integer("num_hash_layers", 3, largest=LARGEST_LAYERS, smallest=0)
     return tuple(i < first for i in range(num))
 

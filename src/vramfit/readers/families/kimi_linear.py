@@ -56,9 +56,9 @@ def read(fields: Fields, named: Named) -> ModelSpec:
 def _attends_fully(fields: Fields, *, kimi: bool) -> tuple[bool, ...]:
     """Say of each layer whether it has latent attention."""
     num = fields.num_layers
-    types = fields.words("layer_types", ("linear_attention", "full_attention"), num)
-    if types is not None:
-        return tuple(kind == "full_attention" for kind in types)
+    told = fields.layers_with("full_attention", "linear_attention")
+    if told is not None:
+        return told
     if not kimi:
         group = fields.integer("layer_group_size", GROUP, largest=LARGEST_LAYERS)
         return tuple((i + 1) % group == 0 for i in range(num))
@@ -74,9 +74,9 @@ def _attends_fully(fields: Fields, *, kimi: bool) -> tuple[bool, ...]:
 def _sparse(fields: Fields) -> tuple[bool, ...]:
     """Say of each layer whether it has experts."""
     num = fields.num_layers
-    words = fields.words("mlp_layer_types", ("dense", "sparse"), num)
-    if words is not None:
-        return tuple(word == "sparse" for word in words)
+    told = fields.layers_with("sparse", "dense", "mlp_layer_types")
+    if told is not None:
+        return told
     if fields.optional("moe_layer_freq", largest=LARGEST_LAYERS) not in {None, 1}:
         fields.refuse("moe_layer_freq", "experts in every so-manieth layer, which transformers does not read")
     default = FIRST_DENSE[fields.text("model_type") or ""]

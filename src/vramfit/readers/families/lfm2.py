@@ -65,9 +65,9 @@ def _is_tied(fields: Fields) -> bool:
 def _attends(fields: Fields) -> tuple[bool, ...]:
     """Say which layers have attention: ``layer_types``, else ``full_attn_idxs``."""
     num = fields.num_layers
-    types = fields.words("layer_types", ("conv", "full_attention"), num)
-    if types is not None:
-        return tuple(kind == "full_attention" for kind in types)
+    told = fields.layers_with("full_attention", "conv")
+    if told is not None:
+        return told
     if not fields.has("full_attn_idxs"):
         raise InvalidValueError(fields.at("layer_types"), None, f"{num} words (conv, full_attention) or full_attn_idxs")
     chosen = fields.integers("full_attn_idxs", LARGEST_LAYERS)

@@ -50,9 +50,9 @@ def read(fields: Fields, named: Named) -> ModelSpec:
 def _chunked(fields: Fields) -> tuple[bool, ...]:
     """Say which layers attend in chunks: those with rotary positions."""
     num = fields.num_layers
-    types = fields.words("layer_types", ("chunked_attention", "full_attention"), num)
-    if types is not None:
-        return tuple(kind == "chunked_attention" for kind in types)
+    told = fields.layers_with("chunked_attention", "full_attention")
+    if told is not None:
+        return told
     rotary = fields.values.get("no_rope_layers")
     if isinstance(rotary, list) and rotary:
         if len(rotary) != num or any(flag not in {0, 1} for flag in rotary):

@@ -54,17 +54,17 @@ def _ones(fields: Fields, name: str) -> tuple[bool, ...] | None:
 
 def _slides(fields: Fields) -> tuple[bool, ...]:
     num = fields.num_layers
-    types = fields.words("layer_types", ("sliding_attention", "full_attention"), num)
-    if types is not None:
-        return tuple(kind == "sliding_attention" for kind in types)
+    told = fields.layers_with("sliding_attention", "full_attention")
+    if told is not None:
+        return told
     return _ones(fields, "hybrid_layer_pattern") or tuple(i != 0 and (i + 1) % FULL_EVERY != 0 for i in range(num))
 
 
 def _sparse(fields: Fields) -> tuple[bool, ...]:
     num = fields.num_layers
-    types = fields.words("mlp_layer_types", ("dense", "sparse"), num)
-    if types is not None:
-        return tuple(kind == "sparse" for kind in types)
+    told = fields.layers_with("sparse", "dense", "mlp_layer_types")
+    if told is not None:
+        return told
     return _ones(fields, "moe_layer_freq") or tuple(i != 0 for i in range(num))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role, StorageFormat
-from vramfit.layer_kind import Attention, Experts, FeedForward, LinearAttention
+from vramfit.layer_kind import Attention, Experts, FeedForward
 from vramfit.readers.families.decoder import (
     Named,
     Tensors,
@@ -21,6 +21,7 @@ from vramfit.readers.families.decoder import (
     routed_experts,
     router,
 )
+from vramfit.readers.families.state_space import lightning_facts
 from vramfit.readers.fields import LARGEST_EXPERTS, Fields
 from vramfit.spec import Cut, Layer, ModelSpec, Tensor
 
@@ -54,9 +55,9 @@ def read(fields: Fields, named: Named) -> ModelSpec:
 def _attends(fields: Fields) -> tuple[bool, ...]:
     """Say of each layer whether it has softmax attention: ``layer_types``, or ones in ``attn_type_list``."""
     num = fields.num_layers
-    types = fields.words("layer_types", ("linear_attention", "full_attention"), num)
-    if types is not None:
-        return tuple(kind == "full_attention" for kind in types)
+    told = fields.layers_with("full_attention", "linear_attention")
+    if told is not None:
+        return told
     name = "attn_type_list"
     listed = fields.values.get(name)
     if listed is None and fields.text("model_type") == "minimax":
@@ -75,22 +76,11 @@ def _softmax(fields: Fields, hidden: int) -> tuple[Attention, Tensors]:
 
 
 def _lightning(fields: Fields, hidden: int, plain: StorageFormat) -> tuple[Attention, Tensors]:
-    """Return lightning attention: a square matrix of state per head, which decays at a fixed rate.
-
-    transformers and vLLM (mamba_utils.py, linear_attention_state_dtype) keep it in the model's format.
-    """
+    """Return lightning attention with its gate and, in transformers' files, its decays."""
     same = grouped_query(fields, hidden, default_kv=KEY_VALUE_HEADS)
     heads, head = same.num_attention_heads, same.head_dim
     width = heads * head
-    facts = LinearAttention(
-        num_key_heads=heads,
-        num_value_heads=heads,
-        key_head_dim=head,
-        value_head_dim=head,
-        conv_kernel=0,
-        state_format=plain,
-    )
-    return facts, (
+    return lightning_facts(same, plain), (
         *linear("self_attn.qkv_proj", 3 * width, hidden, Cut.OUTPUTS),
         Tensor(name="self_attn.norm.weight", shape=(width,), role=Role.NORM, cut=Cut.OUTPUTS),
         *linear("self_attn.out_proj", hidden, width, Cut.INPUTS),

@@ -58,9 +58,9 @@ def read(fields: Fields, named: Named) -> ModelSpec:
 def _indexed(fields: Fields) -> tuple[bool, ...]:
     """Say of each layer whether it picks blocks: ``layer_types``, else ``sparse_attention_freq`` of its section."""
     num = fields.num_layers
-    words = fields.words("layer_types", ("full_attention", "minimax_m3_sparse"), num)
-    if words is not None:
-        return tuple(word == "minimax_m3_sparse" for word in words)
+    told = fields.layers_with("minimax_m3_sparse", "full_attention")
+    if told is not None:
+        return told
     if not fields.has("sparse_attention_config"):
         return (False,) * num
     return _ones(fields.section("sparse_attention_config"), "sparse_attention_freq", num) or (False,) * num
@@ -68,9 +68,9 @@ def _indexed(fields: Fields) -> tuple[bool, ...]:
 
 def _sparse(fields: Fields) -> tuple[bool, ...]:
     num = fields.num_layers
-    words = fields.words("mlp_layer_types", ("dense", "sparse"), num)
-    if words is not None:
-        return tuple(word == "sparse" for word in words)
+    told = fields.layers_with("sparse", "dense", "mlp_layer_types")
+    if told is not None:
+        return told
     return _ones(fields, "moe_layer_freq", num) or (True,) * num
 
 

@@ -50,9 +50,9 @@ def read(fields: Fields, named: Named) -> ModelSpec:
 def _attends(fields: Fields) -> tuple[bool, ...]:
     """Say of each layer whether it attends: ``layer_types``, else every fourth and always one."""
     num = fields.num_layers
-    types = fields.words("layer_types", ("linear_attention", "full_attention"), num)
-    if types is not None:
-        return tuple(kind == "full_attention" for kind in types)
+    told = fields.layers_with("full_attention", "linear_attention")
+    if told is not None:
+        return told
     fields.assume("layer_types", f"full_attention in every layer number {FULL_EVERY}")
     pattern = tuple((i + 1) % FULL_EVERY == 0 for i in range(num))
     return pattern if any(pattern) else (*pattern[:-1], True)

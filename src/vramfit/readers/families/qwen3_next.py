@@ -60,9 +60,9 @@ def _is_sparse(fields: Fields, layer: int) -> bool:
 def _attends_fully(fields: Fields) -> tuple[bool, ...]:
     """Say of every layer whether it has softmax attention: ``layer_types`` decides, else every so-manieth layer."""
     num = fields.num_layers
-    types = fields.words("layer_types", ("linear_attention", "full_attention"), num)
-    if types is not None:
-        return tuple(kind == "full_attention" for kind in types)
+    told = fields.layers_with("full_attention", "linear_attention")
+    if told is not None:
+        return told
     every = fields.integer("full_attention_interval", FULL_EVERY, largest=LARGEST_LAYERS)
     return tuple((i + 1) % every == 0 for i in range(num))
 

@@ -1,4 +1,4 @@
-"""Building blocks of Mamba 1 and 2 that their families share: facts, tensors, and the format of the state.
+"""Building blocks that families share: Mamba 1 and 2, lightning attention, the format of the state.
 
 Source: huggingface/transformers:src/transformers/models/mamba/ and models/mamba2/, 5.23.0.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role, StorageFormat
-from vramfit.layer_kind import StateSpace
+from vramfit.layer_kind import GroupedQuery, LinearAttention, StateSpace
 from vramfit.readers.families.decoder import Tensors, linear, norm
 from vramfit.readers.fields import Fields
 from vramfit.readers.quantization import DTYPES
@@ -46,6 +46,22 @@ def convolution(name: str, channels: int, kernel: int, *, bias: bool = True) -> 
 def states(at: str, names: tuple[str, ...], *shape: int) -> Tensors:
     """Return learned numbers of the recurrence, divided by their first axis: heads or channels."""
     return tuple(Tensor(name=f"{at}.{name}", shape=shape, role=Role.STATE, cut=Cut.OUTPUTS) for name in names)
+
+
+def lightning_facts(same: GroupedQuery, plain: StorageFormat) -> LinearAttention:
+    """Return lightning attention with the heads of an attention: a square matrix each, which decays at a fixed rate.
+
+    transformers and vLLM (mamba_utils.py, linear_attention_state_dtype) keep it in the model's format.
+    """
+    heads, head = same.num_attention_heads, same.head_dim
+    return LinearAttention(
+        num_key_heads=heads,
+        num_value_heads=heads,
+        key_head_dim=head,
+        value_head_dim=head,
+        conv_kernel=0,
+        state_format=plain,
+    )
 
 
 def mamba1_facts(inner: int, state: int, kernel: int) -> StateSpace:

@@ -183,9 +183,9 @@ def _sparse(fields: Fields, mixture: Mixture | None) -> tuple[bool, ...]:
     num = fields.num_layers
     if mixture is None:
         return (False,) * num
-    words = fields.words("mlp_layer_types", ("dense", "sparse"), num)
-    if words is not None:
-        return tuple(word == "sparse" for word in words)
+    told = fields.layers_with("sparse", "dense", "mlp_layer_types")
+    if told is not None:
+        return told
     if mixture.sparse is not None:
         return tuple(mixture.sparse(fields, i) for i in range(num))
     if mixture.first_dense is None:
