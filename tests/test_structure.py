@@ -43,17 +43,26 @@ LEVELS = (
         "log_facts",
         "comparison",
         "capacity",
+        "training",
+        "step",
+        "block_style",
+        "framework",
+        "timeline",
+        "mesh",
+        "trace_report",
     },  # nouns
-    {"parallel", "memory", "engines", "readers", "catalogue", "report", "commands", "logs"},  # rooms
+    {"parallel", "memory", "engines", "frameworks", "readers", "catalogue", "report", "commands", "logs"}
+    | {"training_files", "trace"},  # rooms
     {
         *("understand", "source", "estimate", "fit", "search", "answer", "rule_of_thumb", "components", "accuracy"),
         *("gguf_recipe", "hub_source", "own_context", "compare", "serving"),
+        *("train", "train_search", "meshes"),
     },  # decide
     {"wire", "answer_wire", "measured_wire", "cli", "__main__", "__init__"},  # doors
 )
 """First names below ``vramfit``; imports point to the same level or down, rooms only down."""
 ROOMS = LEVELS[2]
-BETWEEN_ROOMS = {("engines", "memory")}
+BETWEEN_ROOMS = {("engines", "memory"), ("frameworks", "memory")}
 LONGEST_FILE = 400
 BANNED = re.compile(r"(?<![a-z])(overhead|misc|miscellaneous|extra|extras)(?![a-z])")
 """Words that hide whose memory it is."""

@@ -21,6 +21,16 @@ KNOBS = (
     "swa_full", "draft_model", "offload",
 )  # fmt: skip
 """Fields that only some engines take."""
+MOST_RANKS = 65536
+DEGREES = ("dp_replicate", "dp_shard", "tp", "pp", "cp", "ep", "etp", "virtual_stages", "micro_batches")
+OPEN_DEGREES = frozenset({"etp", "virtual_stages", "micro_batches"})
+TRAINING_ONLY = (
+    "dp_shard", "cp", "ep", "etp", "zero_stage", "sequence_parallel", "pp_schedule", "virtual_stages",
+    "micro_batches", "distributed_optimizer", "reshard_after_forward", "layers_per_stage",
+)  # fmt: skip
+"""Fields of a plan that no server takes."""
+ZERO_STAGES = (0, 1, 2, 3)
+PP_SCHEDULES = ("gpipe", "1f1b", "interleaved-1f1b", "zb-h1", "zb-v", "v-half", "v-min", "dualpipe-v")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,25 +131,55 @@ class Plan:
     """How the work is cut over devices (torchtitan's vocabulary); every degree defaults to 1."""
 
     dp_replicate: int = 1
-    """Full copies of the model, each serving its own ``batch``."""
+    """Full copies of the model, each with its own ``batch``."""
+    dp_shard: int = 1
+    """Ranks over which FSDP or ZeRO divides states (and weights); each has its own batch. Training only."""
     tp: int = 1
     """Tensor parallelism: every matrix divided."""
     pp: int = 1
     """Pipeline parallelism: layers divided into stages."""
     vocab_tp: bool = True
     """True: tensor parallelism divides the vocabulary too."""
+    cp: int = 1
+    """Context parallelism: the sequence divided. Training only."""
+    ep: int = 1
+    """Expert parallelism: experts divided over ranks of data (and context) parallelism. Training only."""
+    etp: int | None = None
+    """Tensor parallelism inside experts; None = ``tp``. Training only."""
+    zero_stage: int | None = None
+    """What is divided over ``dp_shard``: 0 nothing, 1 states, 2 gradients too, 3 weights too; None = the default."""
+    sequence_parallel: bool | None = None
+    """Whether tensor-parallel ranks divide the tokens between their matrices; None = the framework's default."""
+    pp_schedule: str | None = None
+    """Order of micro-batches over the stages; None = the framework's default."""
+    virtual_stages: int | None = None
+    """Pieces of the model on each pipeline rank; None = one, or the schedule's own."""
+    micro_batches: int | None = None
+    """Micro-batches of one step that go through the pipeline; None = as many as stages."""
+    distributed_optimizer: bool | None = None
+    """Whether Megatron divides states over data-parallel ranks; None = the framework's default."""
+    reshard_after_forward: bool | None = None
+    """Whether FSDP gives a unit's gathered weights back after its forward; None = the framework's default."""
+    layers_per_stage: tuple[int, ...] | None = None
+    """Layers of every stage, where they are not even; None = as even as possible."""
 
     def __post_init__(self) -> None:
         """Check that every degree is a small positive integer."""
-        for name in ("dp_replicate", "tp", "pp"):
+        for name in DEGREES:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65536:
-                raise InvalidValueError(f"plan.{name}", value, "an integer from 1 to 65536")
+            if value is None and name in OPEN_DEGREES:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_RANKS:
+                raise InvalidValueError(f"plan.{name}", value, f"an integer from 1 to {MOST_RANKS}")
+        if self.zero_stage is not None and self.zero_stage not in ZERO_STAGES:
+            raise InvalidValueError("plan.zero_stage", self.zero_stage, "0, 1, 2 or 3")
+        if self.pp_schedule is not None and self.pp_schedule not in PP_SCHEDULES:
+            raise InvalidValueError("plan.pp_schedule", self.pp_schedule, f"one of {', '.join(PP_SCHEDULES)}")
 
     @property
     def num_devices(self) -> int:
-        """Devices that the plan takes."""
-        return self.dp_replicate * self.tp * self.pp
+        """Devices that the plan takes; expert parallelism takes none of its own."""
+        return self.dp_replicate * self.dp_shard * self.tp * self.pp * self.cp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

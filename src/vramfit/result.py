@@ -28,6 +28,12 @@ class Phase(StrEnum):
     PREFILL = "prefill"
     SAMPLE = "sample"  # logits of the prompt and the choice of the first token: the layers are done by then
     DECODE = "decode"
+    FORWARD = "forward"  # of a training step: activations pile up
+    LOSS = "loss"  # logits, loss and the first gradient
+    BACKWARD = "backward"  # activations drain, gradients appear
+    OPTIMIZER = "optimizer"  # the step itself
+    EVALUATION = "evaluation"
+    SAVE = "save"
 
 
 class Counter(StrEnum):
@@ -46,6 +52,11 @@ SEEN_BY = {
 """What each reading includes: nvidia-smi sees everything, torch's reserved figure what torch allocated, and so on."""
 
 ALWAYS = (Phase.LOAD, Phase.PREFILL, Phase.SAMPLE, Phase.DECODE)
+"""The phases of inference."""
+WHILE_TRAINING = (
+    Phase.LOAD, Phase.FORWARD, Phase.LOSS, Phase.BACKWARD, Phase.OPTIMIZER, Phase.EVALUATION, Phase.SAVE,
+)  # fmt: skip
+"""The phases of training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,46 @@
+"""What one training step costs, block by block: the shape in which activations meet weights, gradients and states.
+
+``memory/tape`` makes these from the layers of a shard; ``timeline`` adds them up over time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockStep:
+    """One block (a layer, the embedding, the head with its loss) for one micro-batch on one rank. [B]
+
+    ``forward_bytes`` and ``backward_bytes`` are measured from what was alive before this block's forward began,
+    its input included there: weights, states and what earlier blocks keep are not in them.
+    """
+
+    name: str
+    kept: tuple[tuple[str, int], ...]
+    """What its forward leaves behind for its backward, by module; under recomputation, the little that is."""
+    forward_bytes: int
+    """Most that is alive while its forward runs: what it keeps so far and its temporaries."""
+    backward_bytes: int
+    """Most that is alive while its backward runs: what it keeps or computes again, the gradient that arrives and the
+    one that leaves, temporaries, and the gradients of its own weights as they appear."""
+    gradient_bytes: int
+    """Gradients of its own trained weights that its backward leaves behind."""
+    output_bytes: int
+    """Its output, which the next block takes as input."""
+
+    @property
+    def kept_bytes(self) -> int:
+        """All that it keeps. [B]"""
+        return sum(size for _, size in self.kept)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCost:
+    """The blocks of one rank in order of the forward pass, equal neighbours together with how many there are."""
+
+    embedding: BlockStep | None
+    """None = this rank holds no embedding."""
+    blocks: tuple[tuple[BlockStep, int], ...]
+    head: BlockStep | None
+    """Final norm, output projection and loss; None = this rank has none."""
