@@ -27,6 +27,7 @@ class Role(StrEnum):
     NORM = "norm"  # one vector: nothing to gain
     BIAS = "bias"  # one vector
     CONVOLUTION = "convolution"  # short depthwise filters of state-space blocks
+    ADAPTER = "adapter"  # a small matrix trained beside a frozen one
     STATE = "state"  # decay rates and step sizes of state-space blocks: sensitive
 
 

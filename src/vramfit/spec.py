@@ -53,6 +53,8 @@ class Tensor:
     """Format that this checkpoint's quantisation gives it, by its full name; None = it is not quantised."""
     buffer: bool = False
     """True: in the file and in memory, but not a parameter (a router's correction bias)."""
+    frozen: bool = False
+    """True: training leaves it as it is."""
 
     @property
     def num_parameters(self) -> int:

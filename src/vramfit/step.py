@@ -18,14 +18,20 @@ class BlockStep:
 
     name: str
     kept: tuple[tuple[str, int], ...]
-    """What its forward leaves behind for its backward, by module; under recomputation, the little that is."""
+    """What its forward leaves behind for its backward, by module; under recomputation, the little that is.
+    Its output is in it where the next block's backward needs it, its input is not: that is its predecessor's output."""
     forward_bytes: int
     """Most that is alive while its forward runs: what it keeps so far and its temporaries."""
     backward_bytes: int
     """Most that is alive while its backward runs: what it keeps or computes again, the gradient that arrives and the
     one that leaves, temporaries, and the gradients of its own weights as they appear."""
+    passing_bytes: int | None = None
+    """The same where the gradient of each weight leaves as soon as it is made: added to one that is there already
+    (accumulation), written into a framework's buffer, or used up by an optimizer in backward.
+    None = not known: ``backward_bytes`` stands for it, which is more."""
     gradient_bytes: int
-    """Gradients of its own trained weights that its backward leaves behind."""
+    """Gradients of its own trained weights that its backward leaves behind, in the format of the weights that its
+    forward read: what a framework makes of them afterwards (reduces, divides, casts) is counted beside the blocks."""
     output_bytes: int
     """Its output, which the next block takes as input."""
 

@@ -29,6 +29,7 @@ _GROUPS = {
     Role.HEAD: "output_projection",
     Role.CONVOLUTION: "state_space",
     Role.STATE: "state_space",
+    Role.ADAPTER: "adapters",
 }
 
 

@@ -1,0 +1,163 @@
+"""What a training framework does differently, as facts that formulas read; profiles by version live in ``frameworks``.
+
+A profile says what happens when nothing is asked for: formats, optimizer, loss, how states are divided over ranks,
+which buffers stand beside them, and what the figure counts that the framework prints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vramfit.block_style import BlockStyle
+from vramfit.result import Quantity
+
+NO_MASTER = "none"
+
+
+class Sharding(StrEnum):
+    """How a framework divides states, gradients and weights over data-parallel ranks."""
+
+    NONE = "none"  # it runs on one device
+    DDP = "ddp"  # every rank holds all of them
+    FSDP1 = "fsdp1"  # one flat parameter for each block, torch's FullyShardedDataParallel
+    FSDP2 = "fsdp2"  # every parameter by its first axis, torch's fully_shard
+    ZERO = "zero"  # DeepSpeed: states, then gradients, then weights
+    MEGATRON = "megatron"  # buffers of weights and gradients; states over data and context parallelism
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Formats that one precision word stands for in one framework."""
+
+    precision: str
+    """The word of the request: ``bf16-mixed``."""
+    parameter_format: str
+    """Weights as they are kept between steps."""
+    compute_format: str
+    """Weights as matrices of the forward pass read them."""
+    gradient_format: str
+    """Gradients as they are kept until the optimizer's step."""
+    master_format: str = NO_MASTER
+    """A second, wider copy of the weights for the optimizer; ``none`` = the weights themselves are updated."""
+    optimizer_state_format: str
+    reduce_format: str
+    """Gradients as they travel between ranks."""
+    autocast: bool = False
+    """True: torch casts weights and inputs of matrices as they are used, and keeps the casts of weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Buckets:
+    """Buffers through which gradients and weights travel. Elements unless said."""
+
+    ddp_bytes: int = 25 * 2**20
+    """Gradients that DDP reduces at once. [B] Source: torch/nn/parallel/distributed.py, bucket_cap_mb = 25."""
+    gradients_in_buckets: bool = False
+    """True: a gradient is a view of its bucket (``gradient_as_bucket_view``); False: buckets are a second copy."""
+    reduce: int = 500_000_000
+    """DeepSpeed's ``reduce_bucket_size``. Source: deepspeedai/DeepSpeed:deepspeed/runtime/zero/config.py."""
+    all_gather: int = 500_000_000
+    """DeepSpeed's ``allgather_bucket_size``, stages 1 and 2."""
+    prefetch: int = 50_000_000
+    """DeepSpeed's ``stage3_prefetch_bucket_size``: weights gathered ahead."""
+    persistence: int = 100_000
+    """DeepSpeed's ``stage3_param_persistence_threshold``: smaller weights stay whole on every rank."""
+    max_live: int = 1_000_000_000
+    """DeepSpeed's ``stage3_max_live_parameters``: weights that may be whole at once."""
+    contiguous_gradients: bool = True
+    """DeepSpeed's ``contiguous_gradients``: gradients are copied into a buffer as they appear."""
+    overlap: bool = False
+    """DeepSpeed's ``overlap_comm``: two buffers take turns, so that one fills while the other travels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """Reserved over allocated memory at the peak, less one: what the caching allocator holds and cannot use."""
+
+    low_ratio: float
+    expected_ratio: float
+    high_ratio: float
+    source: str
+    """Which runs it was measured on."""
+
+    def __post_init__(self) -> None:
+        """Check the order."""
+        assert 0 <= self.low_ratio <= self.expected_ratio <= self.high_ratio, "low, expected, high"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterDefaults:
+    """What an adapter is when the request leaves it open."""
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    """Names of modules, or ``all-linear``."""
+    format: str
+    """Format of its weights; ``parameters`` = as the base computes."""
+    dropout: float
+    source: str
+
+
+PEFT = AdapterDefaults(
+    rank=8,
+    alpha=8.0,
+    targets=("q_proj", "v_proj"),
+    format="fp32",
+    dropout=0.0,
+    source="huggingface/peft:src/peft/tuners/lora/config.py (r, lora_alpha, lora_dropout); "
+    "src/peft/utils/constants.py (targets of llama and its relatives); autocast_adapter_dtype (fp32)",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Framework:
+    """One framework at one version (or from that version on)."""
+
+    name: str
+    version: str
+    """First version for which the facts hold."""
+    checked: str
+    """What the facts were read from or measured on."""
+    recipes: tuple[Recipe, ...]
+    """One for every precision word that it takes."""
+    precision: str
+    """Word taken when none is asked for."""
+    optimizer: str = "adamw"
+    optimizer_implementation: str = "foreach"
+    loss: str = "plain"
+    attention: str = "sdpa"
+    recompute: str = "none"
+    compile: bool = False
+    method: str = "full"
+    base_format: str = "nf4-dq"
+    """Storage of the frozen base under ``qlora``."""
+    adapter: AdapterDefaults = PEFT
+    style: BlockStyle = BlockStyle()  # noqa: RUF009 - frozen
+    sharding: Sharding = Sharding.FSDP2
+    """How ``dp_shard`` divides."""
+    zero_stage: int = 3
+    """What ``dp_shard`` divides when the plan does not say: 0 nothing, 1 states, 2 gradients too, 3 weights too."""
+    reshard_after_forward: bool = True
+    distributed_optimizer: bool = False
+    """Megatron: whether states are divided over data-parallel ranks."""
+    sequence_parallel: bool = True
+    """Whether tensor-parallel ranks divide the tokens between their matrices."""
+    expert_tensor_parallel: bool = False
+    """Whether experts are divided by ``tp`` too when the plan does not say ``etp``."""
+    pp_schedule: str = "1f1b"
+    buckets: Buckets = Buckets()
+    clips_gradients: bool = False
+    """Whether gradients are scaled to a greatest norm before the step."""
+    set_to_none: bool = True
+    """True: gradients are given back after the step; False: they are zeroed and stay."""
+    fragmentation: Band
+    counts: Quantity = Quantity.ALLOCATED_PEAK
+    """What the figure is that it prints."""
+    not_counted: tuple[str, ...] = ()
+    """What it may also allocate and is left out, with the reason."""
+
+    def recipe(self, precision: str) -> Recipe | None:
+        """Return the formats of a precision word; None = this framework has no such recipe."""
+        return next((r for r in self.recipes if r.precision == precision), None)

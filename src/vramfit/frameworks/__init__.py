@@ -1,0 +1,1 @@
+"""What each training framework does, by version; each constant with its source."""

@@ -1,0 +1,60 @@
+"""Which profile answers for a framework and a version."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+
+from vramfit.errors import InvalidValueError, UnknownNameError
+from vramfit.framework import Framework
+from vramfit.names import nearest
+
+FRAMEWORKS = {
+    "pytorch": "pytorch",
+}
+"""Name in requests -> module here that has its ``PROFILES``; imported when it is asked for."""
+
+
+def profiles_of(name: str) -> tuple[Framework, ...]:
+    """Return every profile of a framework, oldest first.
+
+    Raises:
+        UnknownNameError: no framework of that name here.
+    """
+    if name not in FRAMEWORKS:
+        raise UnknownNameError(
+            "workload.framework", name, nearest(name, FRAMEWORKS), f"frameworks known here: {', '.join(FRAMEWORKS)}"
+        )
+    found: tuple[Framework, ...] = import_module(f"vramfit.frameworks.{FRAMEWORKS[name]}").PROFILES
+    return found
+
+
+def find_framework(name: str, version: str | None = None) -> tuple[Framework, str]:
+    """Return the profile for that framework and version, and why it is this one.
+
+    A version that does not begin with numbers (a commit, a date) is taken as the newest.
+
+    Raises:
+        UnknownNameError: no framework of that name here.
+
+    >>> find_framework("pytorch")[0].optimizer
+    'adamw'
+    """
+    profiles = profiles_of(name)
+    if version is None:
+        return profiles[-1], f"newest profile known ({profiles[-1].version})"
+    wanted = _parts(version)
+    if wanted is None:
+        return profiles[-1], f"{version} is no release number: as the newest profile known ({profiles[-1].version})"
+    suitable = [p for p in profiles if (_parts(p.version) or ()) <= wanted]
+    if not suitable:
+        return profiles[0], f"{version} is older than every profile: nearest ({profiles[0].version})"
+    return suitable[-1], f"facts of {suitable[-1].version} and later, read from {suitable[-1].checked}"
+
+
+def _parts(version: str) -> tuple[int, ...] | None:
+    """Return the numbers of a release such as ``2.13.0``; None when it does not begin with any."""
+    if not version:
+        raise InvalidValueError("workload.framework_version", version, 'a version such as "2.13.0"')
+    match = re.match(r"v?(\d+(?:\.\d+)+)", version[:40])
+    return tuple(int(part) for part in match.group(1).split(".")) if match else None
