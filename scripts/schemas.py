@@ -14,11 +14,14 @@ from pathlib import Path
 
 import msgspec
 
-from vramfit import answer_wire, device, request, result, wire
+from vramfit import answer_wire, device, request, result, training, wire
 
 FOLDER = Path(__file__).resolve().parent.parent / "src" / "vramfit" / "schema"
 NOUNS: dict[str, type] = {
     "ServeWire": request.Inference,
+    "TrainWire": training.Training,
+    "AdapterWire": training.AdapterAsked,
+    "OffloadWire": training.OffloadAsked,
     "PlanWire": request.Plan,
     "RequestWire": request.Request,
     "ModelWire": result.ModelSummary,

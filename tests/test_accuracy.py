@@ -13,7 +13,9 @@ from vramfit.answer import forward
 from vramfit.errors import InvalidValueError, UnreadableFileError
 from vramfit.measured import MeasuredRun
 from vramfit.measured_wire import accuracy_to_json, load_runs
+from vramfit.request import Request
 from vramfit.result import Quantity
+from vramfit.training import TrainingRequest
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 WEIGHTS = 16_060_522_496
@@ -90,6 +92,7 @@ def test_what_cannot_be_predicted_is_skipped_with_its_reason(tmp_path: Path) -> 
 def test_rules_of_thumb_are_those_that_people_quote(tmp_path: Path) -> None:
     """Two bytes a parameter for weights, 20 % on top for a peak, nothing for a state."""
     (run,) = runs(tmp_path, line([{"quantity": "weights", "bytes": WEIGHTS}]))
+    assert isinstance(run.request, Request)
     estimate = forward(run.request)
     assert WEIGHTS == rule_of_thumb(run.request, estimate, Quantity.WEIGHTS)
     assert WEIGHTS * 1.2 == pytest.approx(rule_of_thumb(run.request, estimate, Quantity.ALLOCATED_PEAK))
@@ -122,6 +125,18 @@ def test_a_file_without_runs_is_refused(tmp_path: Path) -> None:
         load_runs(tmp_path / "empty.jsonl")
     with pytest.raises(UnreadableFileError):
         load_runs(tmp_path / "none.jsonl")
+
+
+def test_a_run_of_training_is_read_with_its_plan(tmp_path: Path) -> None:
+    """The same file form holds both kinds; what ran is the framework."""
+    request = {
+        "model": MODEL,
+        "workload": {"kind": "train", "framework": "torchtitan", "micro_batch": 1, "adapter": {"targets": ["q_proj"]}},
+        "plan": {"dp_shard": 8, "layers_per_stage": [3, 5]},
+    }
+    (run,) = runs(tmp_path, line([{"quantity": "reserved_peak", "bytes": 5}], request=request))
+    assert isinstance(run.request, TrainingRequest)
+    assert ("torchtitan", 8, (3, 5)) == (run.runtime, run.request.plan.dp_shard, run.request.plan.layers_per_stage)
 
 
 def test_json_has_the_fields_of_version_1(tmp_path: Path) -> None:

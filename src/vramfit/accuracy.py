@@ -14,6 +14,7 @@ from vramfit.measured import MeasuredRun, Measurement
 from vramfit.request import Request
 from vramfit.result import Breakdown, Estimate, Quantity, Reading
 from vramfit.rule_of_thumb import serving_rule, weights_rule
+from vramfit.training import TrainingRequest
 
 CAPACITIES = frozenset({Quantity.KV_CACHE, Quantity.KV_CACHE_TOKENS, Quantity.REQUESTS_AT_CONTEXT})
 """Quantities of which the smallest rank decides; of all others the largest does."""
@@ -89,8 +90,12 @@ def validate(runs: Iterable[MeasuredRun]) -> Accuracy:
     rows: list[Row] = []
     skipped: list[Skipped] = []
     for run in runs:
+        request = run.request
+        if isinstance(request, TrainingRequest):
+            skipped.append(Skipped(id=run.id, reason="training is not predicted in this version"))
+            continue
         try:
-            estimate = _estimate(run.request)
+            estimate = _estimate(request)
         except VramfitError as error:
             skipped.append(Skipped(id=run.id, reason=str(error)))
             continue
@@ -99,7 +104,7 @@ def validate(runs: Iterable[MeasuredRun]) -> Accuracy:
             if found is None:
                 skipped.append(Skipped(id=run.id, reason=_why_not(run, measurement)))
                 continue
-            rule = rule_of_thumb(run.request, estimate, measurement.quantity)
+            rule = rule_of_thumb(request, estimate, measurement.quantity)
             rows.append(replace(_row(run, measurement, *found), rule=rule))
     return Accuracy(rows=tuple(rows), summary=tuple(_summaries(rows)), skipped=tuple(skipped))
 
@@ -118,7 +123,7 @@ def _row(run: MeasuredRun, measurement: Measurement, predicted: float, low: floa
     slack = measurement.resolution_bytes / 2
     return Row(
         id=run.id,
-        engine=run.request.workload.engine,
+        engine=run.runtime,
         quantity=measurement.quantity,
         measured=measurement.value,
         predicted=predicted,
@@ -148,7 +153,7 @@ def rule_of_thumb(request: Request, estimate: Estimate, quantity: Quantity) -> f
 
 def _why_not(run: MeasuredRun, measurement: Measurement) -> str:
     missing = "; no device is named" if run.request.device is None and run.request.device_memory_bytes is None else ""
-    return f"{measurement.quantity.value}: engine {run.request.workload.engine} is not predicted to print it{missing}"
+    return f"{measurement.quantity.value}: engine {run.runtime} is not predicted to print it{missing}"
 
 
 def _predicted(estimate: Estimate, measurement: Measurement) -> tuple[float, float, float] | None:

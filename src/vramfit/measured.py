@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from vramfit.request import Request
 from vramfit.result import Quantity
+from vramfit.training import Training, TrainingRequest
 
 
 class Evidence(StrEnum):
@@ -35,11 +36,17 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredRun:
-    """One run: what was asked of the engine, and what was measured."""
+    """One run: what was asked of the engine or the framework, and what was measured."""
 
     id: str
-    request: Request
+    request: Request | TrainingRequest
     measured: tuple[Measurement, ...]
     source: str
     evidence: Evidence
     note: str = ""
+
+    @property
+    def runtime(self) -> str:
+        """What ran: the engine that served, or the framework that trained."""
+        workload = self.request.workload
+        return workload.framework if isinstance(workload, Training) else workload.engine

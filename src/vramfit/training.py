@@ -30,6 +30,7 @@ class AdapterAsked:
     rank: int | None = None
     """None = the framework's default."""
     alpha: float | None = None
+    """Scale of what it adds, before division by the rank; None = the framework's default."""
     targets: tuple[str, ...] | None = None
     """Names of the modules that get one; ``all-linear`` = every linear layer but the head. None = the default."""
     format: str | None = None
@@ -70,6 +71,7 @@ class Training:
     framework_version: str | None = None
     """None = the newest profile known."""
     method: str = "full"
+    """Which weights are trained, and how."""
     objective: str = "next-token"
     """What the loss is made of: next tokens, or preferences and rewards with further models beside the trained one."""
     micro_batch: int = 1
@@ -77,31 +79,49 @@ class Training:
     sequence_tokens: int | None = None
     """Tokens of one sequence; None = the positions the model was made for, as far as a stated cap."""
     gradient_accumulation_steps: int | None = None
+    """Micro-batches of one optimizer step on one rank; None = one."""
     precision: str | None = None
+    """Number formats of the run as a whole; None = the framework's default."""
     parameter_format: str | None = None
+    """Storage of the trained weights; None = as the precision and the framework have it."""
     gradient_format: str | None = None
+    """Storage of their gradients; None = as the precision and the framework have it."""
     master_format: str | None = None
     """``none`` = no master copy."""
     optimizer_state_format: str | None = None
+    """Storage of the optimizer's moments; None = the optimizer's own."""
     reduce_format: str | None = None
+    """Format in which gradients are summed over ranks; None = the framework's."""
     optimizer: str | None = None
     optimizer_implementation: str | None = None
+    """How its step runs over the weights; None = the framework's choice."""
     optimizer_in_backward: bool | None = None
+    """True: each weight is updated as soon as its gradient is there, which is then dropped."""
     recompute: str | None = None
+    """What backward computes again instead of keeping; None = the framework's default."""
     recompute_modules: tuple[str, ...] | None = None
+    """With ``selective``, what is computed again; None = the framework's own list."""
     attention: str | None = None
+    """Attention implementation; None = the framework's default."""
     loss: str | None = None
+    """How logits and loss are computed; None = the framework's default."""
     loss_chunk_tokens: int | None = None
+    """Tokens of one chunk of a chunked loss; None = the framework's."""
     compile: bool | None = None
+    """Whether torch.compile fuses the model; None = the framework's default."""
     adapter: AdapterAsked | None = None
     base_format: str | None = None
     """Storage of the frozen base; None = as the parameters."""
     offload: OffloadAsked | None = None
+    """None = everything stays on the device."""
     freeze: tuple[str, ...] | None = None
     """Patterns of module names that do not train."""
     image_height: int | None = None
+    """Height of a trained image. [pixels]"""
     image_width: int | None = None
+    """Width of a trained image. [pixels]"""
     frames: int | None = None
+    """Frames of a trained video."""
 
     def __post_init__(self) -> None:
         """Check every size and name that can be checked without a model."""

@@ -16,11 +16,12 @@ from vramfit.catalogue.device import find_card
 from vramfit.cli.knobs import engine_knobs, on_devices, serving_options
 from vramfit.cli.show import show
 from vramfit.engines.profile import ENGINES
-from vramfit.errors import UnreadableFileError
+from vramfit.errors import InvalidValueError, UnreadableFileError
 from vramfit.report.answer import brief, sections
 from vramfit.report.rows import Row, Section, Tone
 from vramfit.request import ATTENTIONS, Inference, Plan, Request
 from vramfit.result import Answer, Verdict
+from vramfit.training import TrainingRequest
 
 if TYPE_CHECKING:
     from vramfit.cli.command import Command
@@ -216,7 +217,10 @@ def estimate(source: str | None, **given: Any) -> int:  # noqa: ANN401 - click's
         text = sys.stdin.buffer.read(REQUEST_LIMIT_BYTES + 1)
     else:
         text = _read(Path(source), REQUEST_LIMIT_BYTES + 1)
-    return _finish(answer(request_from_json(text, source)), given)
+    request = request_from_json(text, source)
+    if isinstance(request, TrainingRequest):
+        raise InvalidValueError("workload.kind", "train", '"serve"', "training is not answered in this version")
+    return _finish(answer(request), given)
 
 
 def _read(path: Path, limit: int) -> bytes:

@@ -16,14 +16,14 @@ from vramfit.units import GIB
 
 @click.command("validate")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--engine", help="Only runs of this engine.")
+@click.option("--engine", help="Only runs of this engine or framework.")
 @click.option("--json", "as_json", is_flag=True, help="Print rows, summary and what was skipped as JSON.")
 def validate_command(files: tuple[Path, ...], engine: str | None, as_json: bool) -> None:
     """Predict the measured runs of FILES (JSON lines, version 1) and compare, worst first."""
     from vramfit.measured_wire import accuracy_to_json, load_runs  # noqa: PLC0415 - only this command pays for msgspec
 
     runs = [run for path in files for run in load_runs(path)]
-    found = validate(run for run in runs if engine in {None, run.request.workload.engine})
+    found = validate(run for run in runs if engine in {None, run.runtime})
     if as_json:
         click.echo(accuracy_to_json(found))
         return
