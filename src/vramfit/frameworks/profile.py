@@ -11,8 +11,23 @@ from vramfit.names import nearest
 
 FRAMEWORKS = {
     "pytorch": "pytorch",
+    "transformers": "transformers",
+    "trl": "trl",
+    "peft": "peft",
+    "torchtune": "torchtune",
+    "torchtitan": "torchtitan",
+    "deepspeed": "deepspeed",
+    "megatron-lm": "megatron_lm",
+    "megatron-bridge": "megatron_bridge",
+    "litgpt": "litgpt",
+    "ms-swift": "ms_swift",
+    "unsloth": "unsloth",
+    "axolotl": "axolotl",
+    "llama-factory": "llama_factory",
 }
 """Name in requests -> module here that has its ``PROFILES``; imported when it is asked for."""
+IMAGES = {"diffusers": "training on images and video is not derived here: trace the script with vramfit trace"}
+"""Frameworks whose models are not made of the layers that are known here, and what to do instead."""
 
 
 def profiles_of(name: str) -> tuple[Framework, ...]:
@@ -21,6 +36,8 @@ def profiles_of(name: str) -> tuple[Framework, ...]:
     Raises:
         UnknownNameError: no framework of that name here.
     """
+    if name in IMAGES:
+        raise InvalidValueError("workload.framework", name, "a framework that trains language models", IMAGES[name])
     if name not in FRAMEWORKS:
         raise UnknownNameError(
             "workload.framework", name, nearest(name, FRAMEWORKS), f"frameworks known here: {', '.join(FRAMEWORKS)}"

@@ -1,0 +1,45 @@
+"""LitGPT through Lightning Fabric: ``bf16-true`` (one format), no checkpointing on one GPU, logits in chunks."""
+
+from __future__ import annotations
+
+from vramfit.block_style import BlockStyle
+from vramfit.framework import AdapterDefaults, Band, Framework, Sharding
+from vramfit.frameworks.pytorch import FP32, mixed, pure
+from vramfit.result import Quantity
+
+ADAPTER = AdapterDefaults(
+    rank=8,
+    alpha=16.0,
+    targets=("q_proj", "v_proj"),
+    format="parameters",
+    dropout=0.05,
+    source="Lightning-AI/litgpt:litgpt/finetune/lora.py (lora_r 8, lora_alpha 16, lora_dropout 0.05, query and value)",
+)
+
+FRAGMENTATION = Band(
+    low_ratio=0.0,
+    expected_ratio=0.05,
+    high_ratio=0.25,
+    source="no run gives both counters; range of the runs of other frameworks that do (docs/accuracy.md)",
+)
+
+PROFILES = (
+    Framework(
+        name="litgpt",
+        version="0.1",
+        checked="litgpt 0.5.3",
+        recipes=(FP32, pure("bf16"), pure("fp16"), mixed("bf16-mixed", "bf16"), mixed("fp16-mixed", "fp16")),
+        precision="bf16",
+        optimizer="adamw",
+        optimizer_implementation="foreach",
+        loss="chunked",
+        adapter=ADAPTER,
+        base_format="nf4",
+        style=BlockStyle(repeats_key_values=True),
+        sharding=Sharding.FSDP1,
+        fragmentation=FRAGMENTATION,
+        counts=Quantity.ALLOCATED_PEAK,
+    ),
+)
+"""Lightning-AI/litgpt@v0.5.3:litgpt/finetune/lora.py: optimizer "AdamW" without ``fused``; FSDPStrategy with
+auto_wrap_policy and activation_checkpointing_policy {Block}; litgpt/utils.py: chunked_cross_entropy, 128 tokens."""

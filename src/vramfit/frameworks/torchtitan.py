@@ -1,0 +1,51 @@
+"""torchtitan: fp32 weights sharded by FSDP2 and cast as they are gathered, selective checkpointing, fused AdamW."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vramfit.block_style import BlockStyle
+from vramfit.framework import Band, Framework, Sharding
+from vramfit.frameworks.pytorch import FP32, mixed, pure
+from vramfit.result import Quantity
+
+FRAGMENTATION = Band(
+    low_ratio=0.02,
+    expected_ratio=0.2,
+    high_ratio=0.37,
+    source="reserved over active memory of six runs that print both (pytorch/torchtitan 83c879f18 and later)",
+)
+
+FIRST = Framework(
+    name="torchtitan",
+    version="0.0",
+    checked="torchtitan of 2024-03 to 2025-09",
+    recipes=(
+        FP32,
+        pure("bf16"),
+        mixed("bf16-mixed", "bf16", autocast=False),
+        mixed("fp16-mixed", "fp16", autocast=False),
+        mixed("fp8-mixed", "bf16", autocast=False),
+    ),
+    precision="bf16-mixed",
+    optimizer="adamw",
+    optimizer_implementation="fused",
+    loss="fp32",
+    recompute="selective",
+    style=BlockStyle(repeats_key_values=True),
+    sharding=Sharding.FSDP2,
+    clips_gradients=True,
+    fragmentation=FRAGMENTATION,
+    counts=Quantity.RESERVED_PEAK,
+)
+"""pytorch/torchtitan:torchtitan/config/job_config.py (activation_checkpoint.mode selective, optimizer.implementation
+fused, max_norm 1.0, mixed_precision_param bf16, mixed_precision_reduce fp32); components/metrics.py prints
+reserved_bytes.all.peak; distributed/activation_checkpoint.py saves every second matrix product."""
+
+PROFILES = (
+    FIRST,
+    replace(
+        FIRST, version="0.2", checked="torchtitan 0.2.0", style=BlockStyle(fused_norm=True, repeats_key_values=True)
+    ),
+)
+"""0.2 runs on torch 2.8 and later, where nn.RMSNorm is one kernel that keeps its input and a statistic."""

@@ -1,0 +1,53 @@
+"""Hugging Face's Trainer, and TRL's and PEFT's on top of it: autocast over the weights as they were loaded.
+
+``bf16=True`` means autocast (accelerate); weights keep the format in which they were loaded, fp32 by default before
+transformers 5 and that of the checkpoint since. ``bf16`` alone (no autocast) is a model loaded in 16 bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vramfit.framework import Band, Framework, Sharding
+from vramfit.frameworks.pytorch import FP32, mixed, pure
+from vramfit.result import Quantity
+
+RECIPES = (
+    FP32,
+    pure("bf16"),
+    pure("fp16"),
+    mixed("bf16-mixed", "bf16"),
+    mixed("fp16-mixed", "fp16"),
+)
+"""huggingface/transformers:src/transformers/training_args.py (bf16, fp16); huggingface/accelerate:accelerator.py."""
+
+FRAGMENTATION = Band(
+    low_ratio=0.0,
+    expected_ratio=0.05,
+    high_ratio=0.25,
+    source="no run of the Trainer gives both counters; range of the runs of other frameworks that do "
+    "(1.03 to 1.37, docs/accuracy.md)",
+)
+
+FIRST = Framework(
+    name="transformers",
+    version="4.0",
+    checked="transformers 4.49.0, 4.55.0 and 5.23.0, peft 0.17.1",
+    recipes=RECIPES,
+    precision="bf16-mixed",
+    optimizer="adamw",
+    optimizer_implementation="foreach",
+    loss="fp32",
+    sharding=Sharding.FSDP1,
+    clips_gradients=True,
+    fragmentation=FRAGMENTATION,
+    counts=Quantity.PROCESS_PEAK,
+)
+"""``max_grad_norm`` is 1.0; the optimizer is torch's AdamW, which takes its foreach path on CUDA."""
+
+PROFILES = (
+    FIRST,
+    replace(FIRST, version="4.55", optimizer_implementation="fused"),
+    replace(FIRST, version="5.0", optimizer_implementation="fused", sharding=Sharding.FSDP2),
+)
+"""4.55: ``optim`` is ``adamw_torch_fused`` with torch 2.8 and later (training_args.py; 4.49 has ``adamw_torch``)."""
