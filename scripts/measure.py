@@ -2,8 +2,8 @@
 
     python scripts/measure.py [--out measured.jsonl] [--minutes 15] [--only PREFIX] [--again] [--dry-run] [--list]
 
-The same as ``vramfit measure``, for a plain PyTorch image in which nothing can be installed; models of transformers, peft,
-timm and diffusers are measured where those are there.
+The same as ``vramfit measure``, for a plain PyTorch image in which nothing can be installed; models of transformers,
+peft, timm and diffusers are measured where those are there.
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ LEVELS = (
         "timeline",
         "mesh",
         "trace_report",
+        "workload",
     },  # nouns
     {"parallel", "memory", "engines", "frameworks", "readers", "catalogue", "report", "commands", "logs"}
     | {"training_files", "trace"},  # rooms
@@ -63,7 +64,11 @@ LEVELS = (
 """First names below ``vramfit``; imports point to the same level or down, rooms only down."""
 ROOMS = LEVELS[2]
 BETWEEN_ROOMS = {("engines", "memory"), ("frameworks", "memory")}
-TORCH_FREE = ("__init__", "allocator", "recording", "replay", "snapshot", "timeline")
+TORCH_FREE = (
+    *("__init__", "allocator", "recording", "replay", "snapshot", "timeline"),
+    *("measure_door", "measuring", "workload_table"),
+)
+
 """Files of the tracer that run without torch begin with one of these."""
 LONGEST_FILE = 400
 BANNED = re.compile(r"(?<![a-z])(overhead|misc|miscellaneous|extra|extras)(?![a-z])")

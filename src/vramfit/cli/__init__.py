@@ -13,6 +13,7 @@ COMMANDS = {
     "estimate": "vramfit.cli.infer:estimate",
     "compare": "vramfit.cli.compare:compare_command",
     "validate": "vramfit.cli.validate:validate_command",
+    "measure": "vramfit.cli.measure:measure_command",
     "models": "vramfit.cli.lists:models",
     "devices": "vramfit.cli.lists:devices",
     "explain": "vramfit.cli.lists:explain",

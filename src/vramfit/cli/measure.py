@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,9 +20,7 @@ MINUTES = 15.0
 @click.option("--again", is_flag=True, help="Try rows that failed before once more.")
 @click.option("--dry-run", is_flag=True, help="Try every row at tiny size on the CPU; measures nothing, needs no GPU.")
 @click.option("--list", "listed", is_flag=True, help="Print the rows and stop.")
-def measure_command(
-    *, workloads: Path, out: Path, minutes: float, only: tuple[str, ...], again: bool, dry_run: bool, listed: bool
-) -> int:
+def measure_command(**given: Any) -> int:  # noqa: ANN401 - click's options, named in the decorators above
     """Run workloads on the GPU of this machine, each in a fresh process, and write measured runs.
 
     What is in the output file already is not run again, so the same command goes on where it stopped.
@@ -29,10 +28,7 @@ def measure_command(
     """
     from vramfit.trace.measure_door import Asked, measured  # noqa: PLC0415 - shared with scripts/measure.py
 
-    asked = Asked(
-        workloads=workloads, out=out, minutes=minutes, only=only, again=again, dry_run=dry_run, listed=listed
-    )
-    return measured(asked, _catalogue_name, click.echo)
+    return measured(Asked(**given), _catalogue_name, click.echo)
 
 
 def _catalogue_name(product: str, total_bytes: int) -> str | None:

@@ -36,7 +36,9 @@ def need(package: str) -> Any:  # noqa: ANN401 - a module
     except ImportError as error:
         if error.name not in {package, package.partition(".")[0]}:
             raise
-        raise UnsupportedModelError(f"{package} is not installed: expected it for this model: pip install {package}") from None
+        raise UnsupportedModelError(
+            f"{package} is not installed: expected it for this model: pip install {package}"
+        ) from None
 
 
 def image_model(order: Order, given: Mapping[str, Any]) -> Case:
@@ -86,7 +88,7 @@ def language_model(order: Order, given: Mapping[str, Any]) -> Case:
     return Case(model=model, make_inputs=make, loss=own_loss, classes=words or None)
 
 
-def configuration(transformers: Any, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 - transformers ships no types for us
+def configuration(transformers: Any, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
     """Return the configuration object of transformers for the content of a ``config.json``.
 
     Raises:
@@ -102,8 +104,8 @@ def configuration(transformers: Any, values: Mapping[str, Any]) -> Any:  # noqa:
     except ValueError as error:
         if "Unrecognized model identifier" in str(error):
             raise UnsupportedModelError(
-                f"config.model_type: {kind!r} is not in transformers {transformers.__version__}: expected a version that "
-                "has it; code of model repositories is never run"
+                f"config.model_type: {kind!r} is not in transformers {transformers.__version__}: expected a version "
+                "that has it; code of model repositories is never run"
             ) from None
         raise InvalidValueError("config", kind, f"values that transformers takes ({error})") from None
     except TypeError as error:
@@ -126,7 +128,9 @@ def with_lora(model: Any, rank: int, given: Mapping[str, Any]) -> Any:  # noqa: 
     if given.get("base_format") is not None and targets == "all-linear":
         return FourBitAdapted.dress(model, rank)
     targets = targets if isinstance(targets, str) else list(targets)
-    asked = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=given.get("lora_dropout", 0.0), target_modules=targets)
+    asked = peft.LoraConfig(
+        r=rank, lora_alpha=2 * rank, lora_dropout=given.get("lora_dropout", 0.0), target_modules=targets
+    )
     model.requires_grad_(requires_grad=False)
     return peft.get_peft_model(model, asked)
 
@@ -163,12 +167,19 @@ class FourBitAdapted(torch.nn.Module):
 
 def _language_inputs(order: Order, head: str, words: int, labels: int, image: int) -> Inputs:
     if head == "image-classification":
-        return {"pixel_values": order.floats(order.batch, 3, image, image), "labels": torch.randint(0, labels, (order.batch,))}
+        return {
+            "pixel_values": order.floats(order.batch, 3, image, image),
+            "labels": torch.randint(0, labels, (order.batch,)),
+        }
     shape = (order.batch, order.tokens)
     tokens = torch.randint(0, words, shape)
     if head == "classification":
         return {"input_ids": tokens, "labels": torch.randint(0, labels, (order.batch,))}
     return {"input_ids": tokens, "labels": tokens.clone()}
+
+
+def _is_module(found: object) -> bool:
+    return isinstance(found, type) and issubclass(found, torch.nn.Module)
 
 
 def diffusion_model(order: Order, given: Mapping[str, Any]) -> Case:
@@ -179,11 +190,11 @@ def diffusion_model(order: Order, given: Mapping[str, Any]) -> Case:
     diffusers = need("diffusers")
     values = dict(given["config"])
     name = values.pop("_class_name", None)
-    made = getattr(diffusers, str(name), None)
-    if not isinstance(made, type) or not issubclass(made, torch.nn.Module):
+    made: Any = getattr(diffusers, str(name), None)
+    if not _is_module(made):
         raise InvalidValueError("config._class_name", name, "a model of diffusers, such as UNet2DConditionModel")
     with order.as_default():
-        model = made.from_config(values)
+        model: Any = made.from_config(values)
     if order.workload.recompute == "full":
         model.enable_gradient_checkpointing()
     model.train()

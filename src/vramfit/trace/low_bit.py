@@ -1,6 +1,6 @@
 """Four-bit layers and an eight-bit optimizer in plain PyTorch: what they keep is what such programs keep.
 
-The arithmetic is simpler than that of bitsandbytes (even steps instead of quantiles), the tensors kept are of the same sizes.
+The arithmetic is simpler than that of bitsandbytes (even steps, not quantiles), the tensors kept are of its sizes.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class EightBitAdamW(torch.optim.Optimizer):
         if self.kernel:
             parameter.add_(0, alpha=lr)
             return
-        gradient = parameter.grad.reshape(-1).float()  # type: ignore[union-attr] # the caller has looked
+        gradient = parameter.grad.reshape(-1).float()
         first = state["first"].read().lerp_(gradient, 0.1)
         second = state["second"].read().mul_(0.999).addcmul_(gradient, gradient, value=0.001)
         change = first.div(second.sqrt().add_(1e-8)).view_as(parameter)

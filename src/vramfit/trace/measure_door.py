@@ -1,4 +1,4 @@
-"""What ``vramfit measure`` and ``scripts/measure.py`` do alike; the script needs torch and the standard library alone."""
+"""What ``vramfit measure`` and ``scripts/measure.py`` do alike, with torch and the standard library alone."""
 
 from __future__ import annotations
 
@@ -44,9 +44,7 @@ def measured(asked: Asked, name_of: Callable[[str, int], str | None], say: Calla
     card = find_gpu()
     device = name_of(card.product, card.total_bytes)
     say(f"{card.product}, {card.total_bytes:,} bytes ({device or 'not in the catalogue'}): {len(rows)} workloads")
-    order = Measuring(
-        rows=rows, card=card, device=device, out=asked.out, minutes=asked.minutes, again=asked.again
-    )
+    order = Measuring(rows=rows, card=card, device=device, out=asked.out, minutes=asked.minutes, again=asked.again)
     for progress in measure(order):
         say(line(progress))
     say(f"written to {asked.out}; now: vramfit validate {asked.out}")

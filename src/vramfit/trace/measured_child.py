@@ -1,7 +1,7 @@
 """Runs one workload on the GPU of this machine and prints what the counters said: ``python -m`` in a fresh process.
 
-Reads one JSON object from standard input and prints one as the last line of its output. Needs torch and what the workload
-needs, nothing else.
+Reads one JSON object from standard input and prints one as the last line of its output. Needs torch and what the
+workload needs, nothing else.
 """
 
 from __future__ import annotations

@@ -67,7 +67,9 @@ def find_gpu() -> Card:
         UnsupportedModelError: torch is missing, or sees no GPU.
     """
     if find_spec("torch") is None:
-        raise UnsupportedModelError("torch is not installed: expected a build with CUDA; see https://pytorch.org/get-started")
+        raise UnsupportedModelError(
+            "torch is not installed: expected a build with CUDA; see https://pytorch.org/get-started"
+        )
     done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=False)  # noqa: S603 - ours
     if done.returncode:
         last = done.stderr.strip().rpartition("\n")[2][:LONGEST_REASON]
@@ -146,7 +148,11 @@ def _run(row: ListedWorkload, asked: Measuring, seconds: float) -> tuple[dict[st
 
 def environment(row: ListedWorkload) -> dict[str, str]:
     """Return the variables of the process: its allocator's settings, one card, no network, our own sources."""
-    own = {name: value for name, value in os.environ.items() if name not in {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"}}
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"}
+    }
     own |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     own["CUDA_VISIBLE_DEVICES"] = own.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     source = str(Path(__file__).resolve().parents[2])
@@ -174,7 +180,7 @@ def measured_run(row: ListedWorkload, found: Mapping[str, Any], asked: Measuring
 
 
 def _figures(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the figures; where nvidia-smi sees no processes, all that the card lost since before stands for this one."""
+    """Yield the figures; where nvidia-smi sees no process, all that the card lost since before counts."""
     peaks, context = found["peaks"], found["context"]
     for name in ("requested", "allocated", "active", "reserved"):
         if peaks[f"{name}_peak_bytes"]:
@@ -216,7 +222,9 @@ def _append(path: Path, value: Mapping[str, Any]) -> None:
             file.write(json.dumps(value).encode() + b"\n")
             file.truncate()
     except OSError as error:
-        raise UnreadableFileError(f"{path}: {error.strerror}; expected a file that can be written; name another --out") from None
+        raise UnreadableFileError(
+            f"{path}: {error.strerror}; expected a file that can be written; name another --out"
+        ) from None
 
 
 def dry_run(rows: Iterable[ListedWorkload], run: Callable[[ListedWorkload], None]) -> Iterator[Progress]:

@@ -76,12 +76,12 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _row(values: Mapping[str, Any], where: str) -> ListedWorkload:
-    for name in values:
-        if name not in PROGRAM | LISTED:
-            close = nearest(name, PROGRAM | LISTED)
+    for field in values:
+        if field not in PROGRAM | LISTED:
+            close = nearest(field, PROGRAM | LISTED)
             hint = f"nearest: {', '.join(close)}" if close else ""
-            raise InvalidValueError(f"{where}.{name}", values[name], "a field of a workload", hint)
-    name = values.get("id")
+            raise InvalidValueError(f"{where}.{field}", values[field], "a field of a workload", hint)
+    name: Any = values.get("id")
     if not isinstance(name, str) or not name.isascii() or not 0 < len(name) <= LONGEST_ID:
         raise InvalidValueError(f"{where}.id", name, f"a text of up to {LONGEST_ID} characters")
     program = {key: value for key, value in values.items() if key in PROGRAM}

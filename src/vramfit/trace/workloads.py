@@ -150,7 +150,12 @@ def optimizer_of(workload: Workload, trained: list[torch.nn.Parameter]) -> torch
             return EightBitAdamW(trained, LEARNING_RATE)
 
 
-TINY_UNET = {"sample_size": 16, "block_out_channels": [32, 32, 64, 64], "cross_attention_dim": 32, "layers_per_block": 1}
+TINY_UNET = {
+    "sample_size": 16,
+    "block_out_channels": [32, 32, 64, 64],
+    "cross_attention_dim": 32,
+    "layers_per_block": 1,
+}
 TINY: dict[str, Mapping[str, object]] = {
     "mlp": {"width": 32, "depth": 2},
     "cnn": {"channels": 4, "image": 16},
@@ -165,8 +170,8 @@ TINY: dict[str, Mapping[str, object]] = {
 """Builder -> arguments that make a model of it small."""
 TINY_CONFIG = {
     "hidden_size": 64, "n_embd": 64, "d_model": 64, "intermediate_size": 128, "moe_intermediate_size": 64,
-    "num_hidden_layers": 2, "n_layer": 2, "num_layers": 2, "num_decoder_layers": 2, "num_attention_heads": 4, "n_head": 4,
-    "num_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 128, "d_ff": 128, "d_kv": 16,
+    "num_hidden_layers": 2, "n_layer": 2, "num_layers": 2, "num_decoder_layers": 2, "num_attention_heads": 4,
+    "n_head": 4, "num_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 128, "d_ff": 128, "d_kv": 16,
 }  # fmt: skip
 """Fields of a ``config.json`` -> small values; only fields that are there are made small."""
 TINY_SHAPE = {"batch": 2, "sequence_tokens": 16, "new_tokens": 4, "lora_rank": 4}
