@@ -118,6 +118,8 @@ class Framework:
     name: str
     version: str
     """First version for which the facts hold."""
+    month: str = ""
+    """Month from which on they hold, for versions given as a commit with its date: ``2024-06``; empty = ever since."""
     checked: str
     """What the facts were read from or measured on."""
     recipes: tuple[Recipe, ...]

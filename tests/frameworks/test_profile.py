@@ -27,12 +27,20 @@ def test_every_profile_bears_its_name_and_can_be_trained_with_as_it_stands(name:
         ("transformers", "4.55.1", "fused"),
         ("torchtune", "0.2.0", "foreach"),
         ("torchtune", "0.4.0", "fused"),
-        ("torchtitan", "d66b72a6a 2025-09-17", "fused"),
+        ("torchtitan", "83c879f18 2024-03-28", "foreach"),
+        ("torchtitan", "9dec370 (2024-12-26)", "fused"),
+        ("torchtitan", "d66b72a6a", "fused"),
     ],
 )
 def test_the_version_decides(name: str, version: str, implementation: str) -> None:
     """Version 4.55 of transformers made the fused AdamW its default, torchtune 0.3 names it in its configurations."""
     assert implementation == find_framework(name, version)[0].optimizer_implementation
+
+
+def test_a_version_that_names_another_framework_is_its_own() -> None:
+    """Megatron-Bridge is asked for under Megatron-LM's name, with its own version."""
+    assert "megatron-bridge" == find_framework("megatron-lm", "Bridge 600d069b, 2026-08-12")[0].name
+    assert "megatron-lm" == find_framework("megatron-lm", "2026-07/08")[0].name
 
 
 def test_images_are_refused_by_name_with_what_to_do() -> None:

@@ -26,6 +26,8 @@ FRAMEWORKS = {
     "llama-factory": "llama_factory",
 }
 """Name in requests -> module here that has its ``PROFILES``; imported when it is asked for."""
+SPOKEN_OF = {"megatron-lm": (("bridge", "megatron-bridge"),)}
+"""Framework -> first words of a version and the framework that they mean."""
 IMAGES = {"diffusers": "training on images and video is not derived here: trace the script with vramfit trace"}
 """Frameworks whose models are not made of the layers that are known here, and what to do instead."""
 
@@ -49,7 +51,8 @@ def profiles_of(name: str) -> tuple[Framework, ...]:
 def find_framework(name: str, version: str | None = None) -> tuple[Framework, str]:
     """Return the profile for that framework and version, and why it is this one.
 
-    A version that does not begin with numbers (a commit, a date) is taken as the newest.
+    A version that does not begin with numbers is known by its date (``83c879f18 2024-03-28``), else taken as the
+    newest; one that begins with another name (``Bridge 0.3``) is a version of that framework.
 
     Raises:
         UnknownNameError: no framework of that name here.
@@ -57,10 +60,15 @@ def find_framework(name: str, version: str | None = None) -> tuple[Framework, st
     >>> find_framework("pytorch")[0].optimizer
     'adamw'
     """
-    profiles = profiles_of(name)
+    other = next((own for word, own in SPOKEN_OF.get(name, ()) if version and version.lower().startswith(word)), name)
+    profiles = profiles_of(other)
     if version is None:
         return profiles[-1], f"newest profile known ({profiles[-1].version})"
     wanted = _parts(version)
+    date = re.search(r"\b20\d\d-[01]\d", version[:80])
+    if wanted is None and date is not None:
+        suitable = [p for p in profiles if p.month <= date.group()] or [profiles[0]]
+        return suitable[-1], f"facts of {suitable[-1].checked}, by the date in {version}"
     if wanted is None:
         return profiles[-1], f"{version} is no release number: as the newest profile known ({profiles[-1].version})"
     suitable = [p for p in profiles if (_parts(p.version) or ()) <= wanted]

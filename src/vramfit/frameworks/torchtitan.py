@@ -43,9 +43,15 @@ fused, max_norm 1.0, mixed_precision_param bf16, mixed_precision_reduce fp32); c
 reserved_bytes.all.peak; distributed/activation_checkpoint.py saves every second matrix product."""
 
 PROFILES = (
-    FIRST,
+    replace(FIRST, checked="torchtitan of 2024-03", optimizer_implementation="foreach"),
+    replace(FIRST, version="0.0.2", month="2024-06", checked="torchtitan of 2024-06 to 2025-09"),
     replace(
-        FIRST, version="0.2", checked="torchtitan 0.2.0", style=BlockStyle(fused_norm=True, repeats_key_values=True)
+        FIRST,
+        version="0.2",
+        month="2025-10",
+        checked="torchtitan 0.2.0",
+        style=BlockStyle(fused_norm=True, repeats_key_values=True),
     ),
 )
-"""0.2 runs on torch 2.8 and later, where nn.RMSNorm is one kernel that keeps its input and a statistic."""
+"""2024-03: train.py names foreach=True. 0.2 runs on torch 2.8 and later, where nn.RMSNorm is one kernel that keeps its
+input and a statistic."""
