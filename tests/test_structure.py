@@ -44,6 +44,7 @@ LEVELS = (
         "comparison",
         "capacity",
         "training",
+        "training_result",
         "step",
         "block_style",
         "framework",
@@ -57,7 +58,7 @@ LEVELS = (
     {
         *("understand", "source", "estimate", "fit", "search", "answer", "rule_of_thumb", "components", "accuracy"),
         *("gguf_recipe", "hub_source", "own_context", "compare", "serving"),
-        *("train", "train_search", "meshes"),
+        *("train", "train_search", "meshes", "training_choices", "training_model", "training_plan", "training_walk"),
     },  # decide
     {"wire", "answer_wire", "measured_wire", "cli", "__main__", "__init__"},  # doors
 )

@@ -16,7 +16,7 @@ from vramfit.layer_kind import Dense, Experts, GroupedQuery
 from vramfit.memory.kv_cache import mixer_kind, model_bytes_per_token
 from vramfit.memory.weights import weight_bytes
 from vramfit.parallel import shards
-from vramfit.request import Inference, Plan
+from vramfit.request import Inference, Plan, refuse_training_plan
 from vramfit.result import Breakdown, Estimate, Item, ModelSummary, Phase
 from vramfit.shard import Shard
 from vramfit.spec import Layer, ModelSpec
@@ -44,6 +44,7 @@ class Counted:
 
 def count(understood: Understood, plan: Plan) -> Counted:
     """Cut the model and count what each distinct rank holds, whatever the device."""
+    refuse_training_plan(plan)
     engine, workload, profile = find_engine(understood.workload.engine), understood.workload, understood.engine
     engine.check(understood.model, workload, plan)
     ranks = []

@@ -135,10 +135,17 @@ class Framework:
     method: str = "full"
     base_format: str = "nf4-dq"
     """Storage of the frozen base under ``qlora``."""
+    wide_base: bool = False
+    """True: what is not quantised of a quantised base is held in fp32 (peft's ``prepare_model_for_kbit_training``)."""
     adapter: AdapterDefaults = PEFT
     style: BlockStyle = BlockStyle()  # noqa: RUF009 - frozen
     sharding: Sharding = Sharding.FSDP2
     """How ``dp_shard`` divides."""
+    deepspeed: bool = False
+    """True: a plan that names a ``zero_stage`` is carried out by DeepSpeed."""
+    whole_ends: bool = True
+    """FSDP: embedding and output projection stay whole from the forward pass to the end of the backward pass, because
+    they belong to the outermost unit; False: each is a unit of its own."""
     zero_stage: int = 3
     """What ``dp_shard`` divides when the plan does not say: 0 nothing, 1 states, 2 gradients too, 3 weights too."""
     reshard_after_forward: bool = True

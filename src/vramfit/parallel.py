@@ -40,10 +40,10 @@ def shards(model: ModelSpec, plan: Plan) -> tuple[Shard, ...]:
     if model.components:
         return (_whole(model, plan),)
     bounds = stage_bounds(len(model.layers), plan.pp)
-    cut = _cut_model(model, plan)
+    cut = cut_model(model, plan.tp, vocab_tp=plan.vocab_tp)
     kinds: dict[object, Shard] = {}
     for stage, (start, end) in enumerate(bounds):
-        piece = _stage(cut, start, end, first=stage == 0, last=stage == plan.pp - 1)
+        piece = stage_model(cut, start, end, first=stage == 0, last=stage == plan.pp - 1)
         key = (piece.embeddings, piece.groups, piece.head) if plan.pp > 1 else None
         known = kinds.get(key)
         ranks = plan.tp * plan.dp_replicate + (known.num_ranks if known else 0)
@@ -97,7 +97,7 @@ def stage_bounds(num_layers: int, pp: int) -> tuple[tuple[int, int], ...]:
     return tuple((end - size, end) for end, size in zip(ends, sizes, strict=True))
 
 
-def _stage(model: ModelSpec, start: int, end: int, *, first: bool, last: bool) -> ModelSpec:
+def stage_model(model: ModelSpec, start: int, end: int, *, first: bool, last: bool) -> ModelSpec:
     """Keep the layers of one stage; embeddings, parts and head stay with the end stages."""
     resident = tuple(p for p in model.parts if p.resident)
     if first and last:
@@ -130,16 +130,26 @@ def _with_shared(layers: tuple[Layer, ...], start: int, end: int) -> tuple[Layer
     return tuple(stage)
 
 
-def _cut_model(model: ModelSpec, plan: Plan) -> ModelSpec:
-    """Divide every matrix by the tensor-parallel degree, equal layers once."""
-    tp = plan.tp
-    if tp == 1:
+def cut_model(model: ModelSpec, tp: int, *, vocab_tp: bool = True, etp: int | None = None, ep: int = 1) -> ModelSpec:
+    """Divide every matrix by the tensor-parallel degree, equal layers once.
+
+    Args:
+        model: the whole model.
+        tp: ranks that divide every matrix.
+        vocab_tp: whether they divide the vocabulary too.
+        etp: ranks that divide the matrices of routed experts; None = ``tp``.
+        ep: ranks over which routed experts are handed out.
+
+    Raises:
+        ImpossiblePlanError: a degree that does not divide heads, widths or experts.
+    """
+    if tp == 1 and ep == 1 and etp in {None, 1}:
         return model
     cut: dict[int, Layer] = {}
     for layer in model.layers:
         if id(layer) not in cut:
-            cut[id(layer)] = _cut_layer(layer, tp)
-    outside = tp if plan.vocab_tp else 1
+            cut[id(layer)] = _cut_layer(layer, tp, etp, ep)
+    outside = tp if vocab_tp else 1
     return replace(
         model,
         layers=tuple(cut[id(layer)] for layer in model.layers),
@@ -185,16 +195,38 @@ def _with_cuts(layer: Layer, tp: int) -> Layer:
     )
 
 
-def _cut_layer(layer: Layer, tp: int) -> Layer:
+def _cut_layer(layer: Layer, tp: int, etp: int | None = None, ep: int = 1) -> Layer:
+    inside = tp if etp is None else etp
     return replace(
         layer,
         attention=_cut_attention(layer.attention, tp),
         beside=_cut_attention(layer.beside, tp),
-        feed_forward=_cut_feed_forward(layer.feed_forward, tp),
-        tensors=tuple(_cut_tensor(t, tp, layer.attention) for t in layer.tensors),
-        shared=tuple(_cut_tensor(t, tp, layer.attention) for t in layer.shared),
+        feed_forward=_cut_feed_forward(layer.feed_forward, tp, inside),
+        tensors=tuple(_cut_either(t, tp, inside, ep, layer.attention) for t in layer.tensors),
+        shared=tuple(_cut_either(t, tp, inside, ep, layer.attention) for t in layer.shared),
         shared_with=layer.shared_with,
     )
+
+
+def _cut_either(tensor: Tensor, tp: int, etp: int, ep: int, attention: Attention | None) -> Tensor:
+    """Divide a tensor of routed experts by their own degrees, any other by ``tp``."""
+    if not tensor.experts:
+        return _cut_tensor(tensor, tp, attention)
+    return _hand_out(_cut_tensor(tensor, etp, attention), ep)
+
+
+def _hand_out(tensor: Tensor, ep: int) -> Tensor:
+    """Return the routed experts of one rank out of ``ep``."""
+    if tensor.experts % ep:
+        raise ImpossiblePlanError(
+            f"plan.ep: {ep} does not divide the experts ({tensor.experts}): expected a divisor; try "
+            f"{_divisor_below(tensor.experts, ep)}"
+        )
+    experts = tensor.experts // ep
+    if tensor.copies > 1:
+        return replace(tensor, copies=experts, experts=experts)
+    shape = (tensor.shape[0] // ep, *tensor.shape[1:]) if tensor.shape[0] == tensor.experts else tensor.shape
+    return replace(tensor, shape=shape, experts=experts)
 
 
 def _divided(value: int, tp: int, what: str) -> int:
@@ -262,7 +294,7 @@ def _cut_attention(attention: Attention | None, tp: int) -> Attention | None:  #
             return None
 
 
-def _cut_feed_forward(feed_forward: FeedForward | None, tp: int) -> FeedForward | None:
+def _cut_feed_forward(feed_forward: FeedForward | None, tp: int, etp: int) -> FeedForward | None:
     match feed_forward:
         case Dense():
             return replace(
@@ -271,7 +303,7 @@ def _cut_feed_forward(feed_forward: FeedForward | None, tp: int) -> FeedForward 
         case Experts():
             return replace(
                 feed_forward,
-                moe_intermediate_size=_divided(feed_forward.moe_intermediate_size, tp, "moe_intermediate_size"),
+                moe_intermediate_size=_divided(feed_forward.moe_intermediate_size, etp, "moe_intermediate_size"),
                 shared_intermediate_size=_divided(
                     feed_forward.shared_intermediate_size, tp, "shared expert's intermediate size"
                 ),

@@ -182,6 +182,9 @@ class Plan:
         return self.dp_replicate * self.dp_shard * self.tp * self.pp * self.cp
 
 
+_ONE_DEVICE = Plan()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One question, as a file, a command line or a caller puts it."""
@@ -212,6 +215,22 @@ def refuse_arrays(workload: Inference, advice: str) -> None:
         value = getattr(workload, name)
         if value is not None and is_array(value):
             raise InvalidValueError(f"workload.{name}", "an array", "one integer", advice)
+
+
+def refuse_training_plan(plan: Plan) -> None:
+    """Refuse fields of a plan that no server takes, rather than ignore them.
+
+    Raises:
+        InvalidValueError: the field.
+    """
+    for name in TRAINING_ONLY:
+        if getattr(plan, name) != getattr(_ONE_DEVICE, name):
+            raise InvalidValueError(
+                f"plan.{name}",
+                getattr(plan, name),
+                "it to be left out of a plan for serving",
+                "it divides training; for serving divide with tp and pp, copy with dp_replicate",
+            )
 
 
 def field_names(kind: type) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 class BlockStep:
     """One block (a layer, the embedding, the head with its loss) for one micro-batch on one rank. [B]
 
-    ``forward_bytes`` and ``backward_bytes`` are measured from what was alive before this block's forward began,
-    its input included there: weights, states and what earlier blocks keep are not in them.
+    Peaks are measured from what the blocks before keep: ``kept`` of all of them and a peak of this block make what is
+    alive at that moment, weights, states and gradients of other blocks aside. An input that nobody keeps is in them.
     """
 
     name: str
@@ -34,6 +34,8 @@ class BlockStep:
     forward read: what a framework makes of them afterwards (reduces, divides, casts) is counted beside the blocks."""
     output_bytes: int
     """Its output, which the next block takes as input."""
+    cached_bytes: int = 0
+    """Cast copies of weights that live until the autocast region ends although its backward does not need them."""
 
     @property
     def kept_bytes(self) -> int:
@@ -46,7 +48,10 @@ class StepCost:
     """The blocks of one rank in order of the forward pass, equal neighbours together with how many there are."""
 
     embedding: BlockStep | None
-    """None = this rank holds no embedding."""
+    """What comes before the blocks: the embedding or, on later stages, what arrives, with tables that all blocks share;
+    None = nothing."""
     blocks: tuple[tuple[BlockStep, int], ...]
     head: BlockStep | None
     """Final norm, output projection and loss; None = this rank has none."""
+    held_bytes: int = 0
+    """Logits that the caller holds until the backward pass of all blocks is over; the head's own peaks include them."""

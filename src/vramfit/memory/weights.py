@@ -19,7 +19,7 @@ from vramfit.units import format_count
 
 SHORT = 3
 """Axes of the short convolutions of state-space blocks; those of images have more."""
-_GROUPS = {
+GROUPS = {
     Role.EMBEDDING: "embeddings",
     Role.LINEAR: "linear_layers",
     Role.BIAS: "norms_and_biases",
@@ -31,6 +31,7 @@ _GROUPS = {
     Role.STATE: "state_space",
     Role.ADAPTER: "adapters",
 }
+"""What tensors are listed under."""
 
 
 def tensor_bytes(tensor: Tensor, scheme: Scheme) -> int:
@@ -135,4 +136,4 @@ def _sizes(model: ModelSpec) -> Iterator[tuple[tuple[str, str], int, int]]:
 def _group(tensor: Tensor) -> str:
     """Name what a tensor is listed under."""
     wide = tensor.role is Role.CONVOLUTION and len(tensor.shape) > SHORT
-    return "convolutions" if wide else _GROUPS[tensor.role]
+    return "convolutions" if wide else GROUPS[tensor.role]

@@ -1,0 +1,314 @@
+"""The way of the data for training, in one file: decide, mark, cut, count, walk over time. Read this first.
+
+config.json --read--> ModelSpec --marked--> what is trained --cut by Plan--> Shard --formulas and walk--> Breakdown
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from vramfit.device import Device
+from vramfit.estimate import layer_name
+from vramfit.memory.model_states import (
+    Setting,
+    gradient_bytes,
+    master_weights,
+    on_host,
+    optimizer_states,
+    rounding,
+    step_temporaries,
+    weights,
+)
+from vramfit.memory.runtime import runtime
+from vramfit.memory.unit import standing_buffers
+from vramfit.request import Plan
+from vramfit.result import (
+    ALWAYS,
+    WHILE_TRAINING,
+    Basis,
+    Breakdown,
+    Counter,
+    Item,
+    ModelSummary,
+    Phase,
+    Quantity,
+    Reading,
+    Total,
+    exactly,
+)
+from vramfit.shard import Shard
+from vramfit.spec import ModelSpec
+from vramfit.timeline import Moment, Timeline
+from vramfit.training import Training
+from vramfit.training_choices import Decided, decide
+from vramfit.training_model import as_trained
+from vramfit.training_plan import Cutting, check_plan, cutting, training_shards
+from vramfit.training_result import TrainingEstimate
+from vramfit.training_walk import Alive, Walk, runs_of
+from vramfit.units import format_bytes
+
+PER_STEP = (Phase.FORWARD, Phase.LOSS, Phase.BACKWARD, Phase.OPTIMIZER, Phase.EVALUATION, Phase.SAVE)
+TAPE = "memory/tape: what autograd saves for each operator of each layer kind"
+LOW_PERCENT, HIGH_PERCENT = 95, 110
+"""Band of activations around the expected figure: kernels' own workspaces and copies that no rule of autograd shows
+are above it, fusions that a newer release brings are below."""
+NOT_COUNTED = (
+    "other processes and displays on the same device",
+    "data loaders, and host memory other than offloaded states",
+    "inputs other than text: image, audio and video tokens",
+)
+
+
+def estimate_training(
+    model: ModelSpec,
+    training: Training,
+    plan: Plan | None = None,
+    device: Device | None = None,
+    device_count: int | None = None,
+) -> TrainingEstimate:
+    """Return what each rank of the plan holds over one training step, and why.
+
+    Args:
+        model: as ``read_model`` returns it.
+        training: what is to be done; open fields are decided and listed in ``choices``.
+        plan: how it is cut over devices; None = one device.
+        device: decides the CUDA context and library workspaces; None = as on the largest known card.
+        device_count: devices in all, when the plan should make them up.
+
+    Raises:
+        VramfitError: a workload or plan that is impossible for this model.
+    """
+    asked = plan or Plan()
+    check_plan(model, asked, device_count)
+    decided = decide(model, training, asked)
+    steps = decided.training.gradient_accumulation_steps or 1
+    cut = cutting(decided.framework, asked, steps)
+    marked = as_trained(model, decided.training, wide_base=decided.framework.wide_base)
+    shards = training_shards(marked, cut)
+    settings = [_setting(shard, decided, cut) for shard in shards]
+    ranks = [_rank(setting, device) for setting in settings]
+    trained = {id(t): t for t in (*marked.embeddings, *marked.head)}
+    return TrainingEstimate(
+        model=_summary(model),
+        trained_parameters=_trained(marked) + sum(t.num_parameters for t in trained.values() if not t.frozen),
+        training=decided.training,
+        plan=cut.plan,
+        choices=(*decided.choices, *cut.choices),
+        breakdowns=tuple(breakdown for breakdown, _ in ranks),
+        timelines=tuple(timeline for _, timeline in ranks),
+        hosts=tuple(tuple(on_host(setting)) for setting in settings),
+        why=_why(ranks),
+        not_counted=(*NOT_COUNTED, *decided.framework.not_counted, *model.not_counted),
+        assumptions=decided.assumptions,
+    )
+
+
+def _setting(shard: Shard, decided: Decided, cut: Cutting) -> Setting:
+    return Setting(
+        shard=shard,
+        training=decided.training,
+        framework=decided.framework,
+        recipe=decided.recipe,
+        sharding=cut.sharding,
+    )
+
+
+def _trained(model: ModelSpec) -> int:
+    layers = sum(n * t.num_parameters for layer, n in model.groups for t in layer.tensors if not t.frozen)
+    return layers + sum(part.num_parameters for part in model.parts if part.resident and not _frozen(part.tensors))
+
+
+def _frozen(tensors: tuple[object, ...]) -> bool:
+    return all(getattr(t, "frozen", False) for t in tensors)
+
+
+def _summary(model: ModelSpec) -> ModelSummary:
+    kinds: dict[str, int] = {}
+    for layer, times in model.groups:
+        name = layer_name(layer)
+        kinds[name] = kinds.get(name, 0) + times
+    return ModelSummary(
+        name=model.name,
+        family=model.family,
+        parameters=model.num_parameters,
+        active_parameters=model.num_active_parameters,
+        layers=kinds,
+        evidence=model.evidence,
+    )
+
+
+def walk_of(setting: Setting) -> Walk:
+    """Return one micro-batch of a rank, ready to be walked through."""
+    from vramfit.memory.tape.cost import step_cost  # noqa: PLC0415 - the largest room, paid for when it is needed
+
+    style = replace(setting.framework.style, autocast=setting.recipe.autocast)
+    step = step_cost(setting.shard, setting.training, style)
+    return Walk(setting=setting, runs=runs_of(step, setting), held_bytes=step.held_bytes)
+
+
+def _rank(setting: Setting, device: Device | None) -> tuple[Breakdown, Timeline]:
+    """Count one distinct rank: what stands, what the step holds at its worst moments, and what the process takes."""
+    standing = tuple(_standing(setting))
+    walk = walk_of(setting)
+    moments = (*walk.moments(), *_other_moments(walk))
+    timeline = Timeline(rank=setting.shard.label, moments=tuple(_moment(m, standing) for m in moments))
+    worst = {phase: max((m for m in moments if m.phase is phase), key=lambda m: m.total_bytes) for phase in PER_STEP}
+    items = (*standing, *_at_worst(worst, setting), *_runtime(setting.shard, device))
+    items = (*items, _fragmentation(items, setting))
+    found = Breakdown(rank=setting.shard.label, num_ranks=setting.shard.num_ranks, items=items)
+    return replace(found, readings=tuple(_readings(found, setting))), timeline
+
+
+def _standing(setting: Setting) -> Iterator[Item]:
+    """Yield what is there whatever the step does at the moment."""
+    yield from weights(setting)
+    yield from master_weights(setting)
+    yield from optimizer_states(setting)
+    yield from step_temporaries(setting)
+    yield from rounding(setting)
+    for buffer in standing_buffers(setting):
+        yield exactly(buffer.name, buffer.bytes, WHILE_TRAINING, buffer.formula, buffer.source, Basis.DERIVED)
+
+
+def _other_moments(walk: Walk) -> Iterator[Alive]:
+    """Yield the moments outside forward and backward: the step, an evaluation, a checkpoint."""
+    setting = walk.setting
+    between = walk.all_gradients if walk.stays else 0
+    yield Alive(
+        phase=Phase.OPTIMIZER, label="optimizer step", kept=(), working=("none", 0),
+        gradients=walk.all_gradients, buffers=(),
+    )  # fmt: skip
+    largest = max(walk.runs, key=lambda run: run.block.forward_bytes)
+    yield Alive(
+        phase=Phase.EVALUATION, label="evaluation", kept=(),
+        working=(f"{largest.block.name}_without_gradients", largest.block.forward_bytes),
+        gradients=between, buffers=(),
+    )  # fmt: skip
+    yield Alive(
+        phase=Phase.SAVE, label="saving a checkpoint", kept=(), working=("none", 0), gradients=between, buffers=()
+    )
+    del setting
+
+
+def _moment(alive: Alive, standing: tuple[Item, ...]) -> Moment:
+    """Return what is allocated at one moment, by first words."""
+    parts: dict[str, int] = {}
+    for item in standing:
+        if alive.phase in item.phases and item.counter is Counter.ALLOCATED:
+            name = item.name.partition("/")[0]
+            parts[name] = parts.get(name, 0) + item.bytes
+    parts["gradients"] = alive.gradients
+    parts["activations"] = sum(size for _, size in alive.kept)
+    parts["autocast"] = alive.cached
+    parts["working"] = alive.working[1]
+    for buffer in alive.buffers:
+        parts["buffers"] = parts.get("buffers", 0) + buffer.bytes
+    return Moment(
+        phase=alive.phase, label=alive.label, parts=tuple((name, size) for name, size in parts.items() if size)
+    )
+
+
+def _at_worst(worst: dict[Phase, Alive], setting: Setting) -> Iterator[Item]:
+    """Yield the items of each phase's worst moment; equal ones of several phases are one."""
+    found: dict[tuple[str, int], list[Phase]] = {}
+    said: dict[str, tuple[str, str]] = {}
+    for phase, alive in worst.items():
+        for name, size, formula, source in _named(alive, setting):
+            if size:
+                found.setdefault((name, size), []).append(phase)
+                said[name] = (formula, source)
+    for (name, size), phases in found.items():
+        formula, source = said[name]
+        varies = name.partition("/")[0] in {"activations", "working"}
+        low, high = (LOW_PERCENT, HIGH_PERCENT) if varies else (100, 100)
+        yield Item(
+            name=name, bytes=size, low_bytes=size * low // 100, high_bytes=size * high // 100, phases=tuple(phases),
+            basis=Basis.DERIVED, formula=formula, source=source,
+        )  # fmt: skip
+
+
+def _named(alive: Alive, setting: Setting) -> Iterator[tuple[str, int, str, str]]:
+    at = f"at {alive.label}"
+    tokens = f"{setting.training.micro_batch} x {setting.training.sequence_tokens:,} tokens"
+    for name, size in alive.kept:
+        yield f"activations/{name}", size, f"{tokens}, {at}", TAPE
+    yield f"working/{alive.working[0]}", alive.working[1], f"{tokens}, {at}", TAPE
+    yield (
+        "gradients",
+        alive.gradients,
+        f"in {setting.recipe.gradient_format}, {at}",
+        f"{setting.framework.name}'s recipe",
+    )
+    yield (
+        "autocast/cached_weights", alive.cached, "16-bit copies that nothing needs until autocast ends",
+        "pytorch/pytorch:aten/src/ATen/autocast_mode.cpp",
+    )  # fmt: skip
+    for buffer in alive.buffers:
+        yield buffer.name, buffer.bytes, buffer.formula, buffer.source
+
+
+def _runtime(shard: Shard, device: Device | None) -> Iterator[Item]:
+    """Yield what the process takes beside the model, over the phases of training."""
+    for item in runtime(shard, device):
+        phases = WHILE_TRAINING if item.phases == ALWAYS else tuple(p for p in WHILE_TRAINING if p is not Phase.LOAD)
+        yield replace(item, phases=phases)
+
+
+def _fragmentation(items: tuple[Item, ...], setting: Setting) -> Item:
+    """Return what the caching allocator holds beyond what is allocated at the peak, by the framework's band. [B]"""
+    band = setting.framework.fragmentation
+    peak = Breakdown(rank="", num_ranks=1, items=items).peak(Counter.ALLOCATED)
+    return Item(
+        name="runtime/fragmentation",
+        bytes=int(peak.expected_bytes * band.expected_ratio),
+        low_bytes=int(peak.low_bytes * band.low_ratio),
+        high_bytes=int(peak.high_bytes * band.high_ratio),
+        phases=WHILE_TRAINING,
+        basis=Basis.MEASURED,
+        formula=f"{100 * band.expected_ratio:.0f} % of the allocated peak, "
+        f"{100 * band.low_ratio:.0f} to {100 * band.high_ratio:.0f} % seen",
+        source=band.source,
+        counter=Counter.RESERVED,
+    )
+
+
+def _readings(found: Breakdown, setting: Setting) -> Iterator[Reading]:
+    """Yield the figures that a counter would print on this rank."""
+    kinds = {
+        Quantity.ALLOCATED_PEAK: (Counter.ALLOCATED, "torch.cuda.max_memory_allocated"),
+        Quantity.ACTIVE_PEAK: (
+            Counter.ALLOCATED,
+            "torch's active bytes: allocated ones, and freed ones in other streams",
+        ),
+        Quantity.RESERVED_PEAK: (Counter.RESERVED, "torch.cuda.max_memory_reserved"),
+        Quantity.PROCESS_PEAK: (Counter.PROCESS, "nvidia-smi"),
+    }
+    for quantity, (counter, what) in kinds.items():
+        yield _reading(quantity, found.peak(counter), "largest phase of what it counts", what)
+    loaded = found.total(Phase.LOAD, Counter.ALLOCATED)
+    yield _reading(Quantity.LOADED, loaded, f"weights as {setting.framework.name} holds them", "before the first step")
+
+
+def _reading(quantity: Quantity, total: Total, formula: str, source: str) -> Reading:
+    return Reading(
+        quantity=quantity, value=total.expected_bytes, low=total.low_bytes, high=total.high_bytes,
+        formula=formula, source=source,
+    )  # fmt: skip
+
+
+def _why(ranks: list[tuple[Breakdown, Timeline]]) -> str:
+    """Say in one sentence where the peak of the heaviest rank is and what makes it."""
+    found, timeline = max(ranks, key=lambda pair: pair[0].peak().expected_bytes)
+    peak = timeline.peak
+    parts = sorted(peak.parts, key=lambda part: -part[1])
+    said = " and ".join(f"{name} ({format_bytes(size)})" for name, size in parts[:2])
+    who = "" if len(ranks) == 1 else f" on {found.rank}, the heaviest rank"
+    other = max((m for m in timeline.moments if m.phase is not peak.phase), key=lambda m: m.total_bytes, default=None)
+    then = "" if other is None else f"; {other.label} comes next with {format_bytes(other.total_bytes)}"
+    return f"The peak is at {peak.label}{who}, where {said} are largest{then}."
+
+
+def gradients_of(setting: Setting) -> int:
+    """Bytes of all gradients of a rank as they are kept until the step. [B]"""
+    return gradient_bytes(setting)

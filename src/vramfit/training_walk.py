@@ -1,0 +1,209 @@
+"""The walk over one step: forward, loss, backward, optimizer step; what is alive at each moment.
+
+Activations pile up block by block and drain again while gradients appear; equal blocks are a straight line between
+their first and their last, so both ends of it are the only moments that can be the worst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vramfit.framework import Sharding
+from vramfit.memory.model_states import Setting
+from vramfit.memory.unit import (
+    Buffers,
+    Unit,
+    backward_buffers,
+    forward_buffers,
+    unit_of,
+)
+from vramfit.result import Phase
+from vramfit.spec import Tensor
+from vramfit.step import BlockStep, StepCost
+from vramfit.units import ceil_div
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Equal blocks in a row."""
+
+    block: BlockStep
+    times: int
+    unit: Unit
+    loss: bool = False
+    """True: the head, whose passes are the loss."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alive:
+    """What the step itself holds at one moment, beside weights and states. [B]"""
+
+    phase: Phase
+    label: str
+    kept: tuple[tuple[str, int], ...]
+    """Activations kept for the backward pass, by module."""
+    working: tuple[str, int]
+    """What the block that runs has alive: its name and bytes."""
+    gradients: int
+    buffers: tuple[Buffers, ...]
+    cached: int = 0
+    """Cast copies of weights that autocast keeps."""
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it. [B]"""
+        buffers = sum(b.bytes for b in self.buffers)
+        return sum(size for _, size in self.kept) + self.working[1] + self.gradients + buffers + self.cached
+
+
+def runs_of(step: StepCost, setting: Setting) -> tuple[Run, ...]:
+    """Put each block of a step together with its unit of weights, in order of the forward pass."""
+    model = setting.shard.model
+    found: list[Run] = []
+    if step.embedding is not None:
+        found.append(Run(block=step.embedding, times=1, unit=unit_of(model.embeddings, setting)))
+    number = 0
+    known: dict[int, Unit] = {}
+    for block, times in step.blocks:
+        layer = model.layers[number] if number < len(model.layers) else None
+        tensors: tuple[Tensor, ...] = () if layer is None else layer.tensors
+        unit = known.setdefault(id(layer), unit_of(tensors, setting))
+        found.append(Run(block=block, times=times, unit=unit))
+        number += times
+    if step.head is not None:
+        found.append(Run(block=step.head, times=1, unit=unit_of(model.head, setting), loss=True))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """One micro-batch on one rank, walked through."""
+
+    setting: Setting
+    runs: tuple[Run, ...]
+    held_bytes: int = 0
+    """Logits that the caller holds until the backward pass of all blocks is over. [B]"""
+
+    @property
+    def kept_by_all(self) -> int:
+        """Activations of one micro-batch on all blocks of this rank. [B]"""
+        return sum(run.times * run.block.kept_bytes for run in self.runs)
+
+    @property
+    def passes(self) -> bool:
+        """Whether a gradient leaves as soon as it is made."""
+        training = self.setting.training
+        return bool(training.optimizer_in_backward) or self.stays
+
+    @property
+    def stays(self) -> bool:
+        """Whether gradients are there from the first forward on: accumulated, zeroed, or in a framework's buffer."""
+        setting = self.setting
+        steps = setting.training.gradient_accumulation_steps or 1
+        shard = setting.shard
+        buffers = setting.sharding is Sharding.MEGATRON
+        zero = setting.sharding is Sharding.ZERO and shard.zero_stage >= 3
+        return not setting.training.optimizer_in_backward and (
+            steps > 1 or shard.in_flight > 1 or buffers or zero or not setting.framework.set_to_none
+        )
+
+    @property
+    def all_gradients(self) -> int:
+        """Gradients of all blocks as they are kept until the step. [B]"""
+        if self.setting.training.optimizer_in_backward or self.setting.offload.gradients:
+            return 0
+        return sum(run.times * run.unit.kept_gradient_bytes for run in self.runs)
+
+    def waiting(self) -> tuple[tuple[str, int], ...]:
+        """Activations of other micro-batches that wait for their backward pass, by name. [B]
+
+        in_flight * kept / pieces - kept
+        """
+        shard = self.setting.shard
+        held = ceil_div(shard.in_flight * self.kept_by_all, shard.pieces)
+        return (("waiting_micro_batches", held - self.kept_by_all),) if held != self.kept_by_all else ()
+
+    def kept(self, counts: tuple[int, ...]) -> tuple[tuple[str, int], ...]:
+        """Activations kept by so many blocks of each run, by module. [B]"""
+        sums: dict[str, int] = dict(self.waiting())
+        for run, count in zip(self.runs, counts, strict=True):
+            if count:
+                for name, size in run.block.kept:
+                    sums[name] = sums.get(name, 0) + count * size
+        return tuple(sums.items())
+
+    def moments(self) -> Iterator[Alive]:
+        """Yield the moments of forward, loss and backward, in order of time."""
+        yield from self._forward()
+        yield from self._backward()
+
+    def _forward(self) -> Iterator[Alive]:
+        before = [0] * len(self.runs)
+        cached = 0
+        stays = self.all_gradients if self.stays else 0
+        done = 0
+        for i, run in enumerate(self.runs):
+            for place in _ends(run.times):
+                counts = tuple(before[:i] + [place] + [0] * (len(self.runs) - i - 1))
+                yield Alive(
+                    phase=Phase.LOSS if run.loss else Phase.FORWARD,
+                    label="loss" if run.loss else f"forward of {_which(run, place)}",
+                    kept=self.kept(counts),
+                    working=(f"{run.block.name}_forward", run.block.forward_bytes),
+                    gradients=stays,
+                    buffers=forward_buffers(self.setting, run.unit, self._beside(i), self._ends(i), done),
+                    cached=cached + place * run.block.cached_bytes,
+                )
+            before[i] = run.times
+            cached += run.times * run.block.cached_bytes
+            done += run.times * run.unit.whole_bytes
+
+    def _backward(self) -> Iterator[Alive]:
+        counts = [run.times for run in self.runs]
+        made = 0
+        for i in range(len(self.runs) - 1, -1, -1):
+            run = self.runs[i]
+            each = 0 if self.passes else run.unit.kept_gradient_bytes
+            working = run.block.backward_bytes
+            if self.passes and run.block.passing_bytes is not None:
+                working = run.block.passing_bytes
+            for place in reversed(_ends(run.times)):
+                counts[i] = place
+                later = run.times - 1 - place
+                gradients = self.all_gradients if self.stays else made + later * each
+                ahead = sum(n * r.unit.whole_bytes for n, r in zip(counts, self.runs, strict=True))
+                held = (("logits_held_by_caller", self.held_bytes),) if self.held_bytes and not run.loss else ()
+                yield Alive(
+                    phase=Phase.LOSS if run.loss else Phase.BACKWARD,
+                    label="backward of the loss" if run.loss else f"backward of {_which(run, place)}",
+                    kept=(*self.kept(tuple(counts)), *held),
+                    working=(f"{run.block.name}_backward", working),
+                    gradients=gradients,
+                    buffers=backward_buffers(self.setting, run.unit, self._beside(i), self._ends(i), ahead),
+                )
+            counts[i] = 0
+            made += run.times * each
+
+    def _beside(self, i: int) -> Unit:
+        """Return the larger unit of the neighbours of a run, itself where it has several blocks."""
+        near = [self.runs[j].unit for j in (i - 1, i + 1) if 0 <= j < len(self.runs)]
+        near += [self.runs[i].unit] if self.runs[i].times > 1 else []
+        return max(near, key=lambda unit: unit.whole_bytes + unit.reduced_bytes, default=self.runs[i].unit)
+
+    def _ends(self, i: int) -> int:
+        """Whole bytes of embedding and head where they are not units of their own; their own run counts them once."""
+        if not self.setting.framework.whole_ends:
+            return 0
+        ends = {0, len(self.runs) - 1} - {i}
+        single = (j for j in ends if self.runs[j].times == 1)
+        return sum(self.runs[j].unit.whole_bytes for j in single)
+
+
+def _ends(times: int) -> tuple[int, ...]:
+    """Return how many equal blocks went before: at the first of them and at the last."""
+    return (0,) if times == 1 else (0, times - 1)
+
+
+def _which(run: Run, place: int) -> str:
+    return run.block.name if run.times == 1 else f"{run.block.name} {place + 1} of {run.times}"
