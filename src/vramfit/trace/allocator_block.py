@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 
-ADDRESS_BITS = 47
-"""User addresses of a 64-bit process lie below this; a free block's key is ``size << 47 | address``."""
+ADDRESS_BITS = 52
+"""User addresses of a 64-bit process lie below this; a free block is known by ``size << 52 | address``."""
 ADDRESS_MASK = (1 << ADDRESS_BITS) - 1
 
 

@@ -8,19 +8,24 @@ POOL_NAMES = ("all", "small_pool", "large_pool")
 
 
 class Counter:
-    """One statistic: now, at its highest, and all that was ever added."""
+    """One statistic: now, at its highest, and all that was ever taken away."""
 
-    __slots__ = ("added", "current", "freed", "peak")
+    __slots__ = ("current", "freed", "peak")
 
     def __init__(self) -> None:
         """Begin at nothing."""
-        self.current = self.peak = self.added = self.freed = 0
+        self.current = self.peak = self.freed = 0
+
+    @property
+    def added(self) -> int:
+        """All that was ever added."""
+        return self.current + self.freed
 
     def add(self, amount: int) -> None:
         """Grow; the peak follows."""
         self.current += amount
-        self.added += amount
-        self.peak = max(self.peak, self.current)
+        if self.current > self.peak:  # noqa: PLR1730 - max() takes three times as long, and this runs per allocation
+            self.peak = self.current
 
     def take(self, amount: int) -> None:
         """Shrink; the peak stays."""

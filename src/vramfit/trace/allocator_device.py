@@ -6,7 +6,7 @@ from vramfit.errors import VramfitError
 from vramfit.trace.allocator_counters import Counters
 from vramfit.units import GIB, KIB, MIB
 
-FIRST_ADDRESS = 0x7000_0000_0000
+FIRST_ADDRESS = 0x1000_0000_0000
 """Where simulated addresses begin; real ones are the driver's business."""
 PAGE_BYTES = 2 * MIB
 """Granularity of device memory and of addresses.
