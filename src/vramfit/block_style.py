@@ -21,3 +21,23 @@ class BlockStyle:
     """True: matrices run in 16 bit over fp32 weights, with cast copies of both."""
     fp32_residual: bool = False
     """True: the hidden state between blocks is fp32."""
+    fused_query_key_value: bool | None = None
+    """True: queries, keys and values come of one matrix, whatever the checkpoint holds; None = as the checkpoint."""
+    fused_gate_up: bool | None = None
+    """True: gate and up projections are one matrix; None = as the checkpoint."""
+    gathers_again: bool = False
+    """Under sequence parallelism, True: matrices keep their rank's share of the input and gather it again in the
+    backward pass (Megatron, Transformer Engine); False: they keep the gathered input (DTensor)."""
+    fused_weight_gradients: bool = False
+    """True: the kernel adds a matrix gradient to a buffer that is there all along (Megatron's fused accumulation)."""
+    separate_casts: bool = True
+    """Under autocast, True: each matrix casts the input that they share for itself; False: one copy serves all."""
+    reentrant: bool = False
+    """True: full recomputation by the old checkpoint, which runs the whole block again; False: it stops with the last
+    tensor that is needed."""
+    holds_logits: bool = True
+    """True: the caller holds the output with its logits until after the backward pass (transformers)."""
+    default_loss: str = "fp32"
+    """Loss head where the request names none."""
+    default_attention: str = "sdpa"
+    """Attention implementation where the request names none."""

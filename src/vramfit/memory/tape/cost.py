@@ -1,0 +1,161 @@
+"""What one training step of one rank costs, block by block: the door of this room."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from vramfit.block_style import BlockStyle
+from vramfit.formats import Role
+from vramfit.memory.tape.block import block
+from vramfit.memory.tape.engine import Value
+from vramfit.memory.tape.flow import Flow
+from vramfit.memory.tape.head import LABEL, Head, write_head
+from vramfit.memory.tape.tape import Tape
+from vramfit.memory.tape.walk import Walked, checkpoint, walk
+from vramfit.memory.tape.writer import Writer
+from vramfit.shard import Shard
+from vramfit.spec import Layer, ModelSpec
+from vramfit.step import BlockStep, StepCost
+from vramfit.training import Training
+from vramfit.units import ceil_div
+
+MEMO = 4096
+"""Distinct blocks whose costs are remembered."""
+
+
+def step_cost(shard: Shard, training: Training, style: BlockStyle) -> StepCost:
+    """Return what each block of a rank keeps and takes for one micro-batch.
+
+    Args:
+        shard: the rank's part of the model, cut by every degree.
+        training: the workload; what it leaves open is filled by ``style``.
+        style: how the framework writes its blocks.
+    """
+    model, flow = shard.model, _flow(shard, training, style)
+    hidden = model.hidden_size
+    walked = [(_block(layer, hidden, flow, style), count) for layer, count in _runs(model.layers)]
+    head, held = _head(_head_of(model, training, style), flow, style) if shard.last else (None, 0)
+    wants = [w.keeps_input for w, _ in walked] + [head.keeps_input if head else False]
+    first = _first(shard, flow, style, keeps_output=wants[0])
+    blocks: list[tuple[BlockStep, int]] = []
+    for number, (one, count) in enumerate(walked):
+        name, after = f"layer {number}" if len(walked) > 1 else "layers", wants[number + 1]
+        inner = _step(name, one, keeps_output=one.keeps_input)
+        last = inner if after == one.keeps_input else _step(name, one, keeps_output=after)
+        if last == inner:
+            blocks.append((inner, count))
+        else:
+            blocks += [(inner, count - 1)] * (count > 1) + [(last, 1)]
+    return StepCost(
+        embedding=first,
+        blocks=tuple(blocks),
+        head=None if head is None else _step("head", head, keeps_output=False),
+        held_bytes=held,
+    )
+
+
+def _flow(shard: Shard, training: Training, style: BlockStyle) -> Flow:
+    assert training.sequence_tokens is not None, "the caller fills in the sequence"
+    precision = training.precision or "bf16"
+    each = 4 if precision == "fp32" else 2
+    weight_each = 4 if style.autocast else each
+    return Flow(
+        sequences=training.micro_batch,
+        sequence_tokens=ceil_div(training.sequence_tokens, shard.sequence_ranks),
+        key_tokens=training.sequence_tokens,
+        share=shard.tensor_ranks if shard.sequence_parallel else 1,
+        each=each,
+        weight_each=weight_each,
+        residual_each=4 if style.autocast or style.fp32_residual else each,
+        attention=training.attention or style.default_attention,
+        recompute=training.recompute or "none",
+        modules=training.recompute_modules or (),
+        compiled=bool(training.compile),
+    )
+
+
+def _runs(layers: tuple[Layer, ...]) -> list[tuple[Layer, int]]:
+    """Group equal neighbours."""
+    runs: list[tuple[Layer, int]] = []
+    for layer in layers:
+        if runs and (runs[-1][0] is layer or runs[-1][0] == layer):
+            runs[-1] = (layer, runs[-1][1] + 1)
+        else:
+            runs.append((layer, 1))
+    return runs
+
+
+def _step(name: str, walked: Walked, *, keeps_output: bool) -> BlockStep:
+    kept = walked.kept + ((("output", walked.output),) if keeps_output else ())
+    return BlockStep(
+        name=name,
+        kept=kept,
+        forward_bytes=walked.forward,
+        backward_bytes=walked.backward,
+        passing_bytes=walked.passing,
+        gradient_bytes=walked.gradients,
+        output_bytes=walked.output,
+    )
+
+
+@lru_cache(maxsize=MEMO)
+def _block(layer: Layer, hidden: int, flow: Flow, style: BlockStyle) -> Walked:
+    t = Tape()
+    t.fused_weight_gradients = style.fused_weight_gradients
+    w = Writer(t=t, flow=flow, style=style)
+    write = block(layer, hidden)
+
+    def run(t: Tape, box: list[Value]) -> Value:
+        x = box[0]  # the loop over layers holds it too
+        if flow.recompute == "full":
+            return checkpoint(t, lambda _, x: write(w, x), x, whole=style.reentrant)
+        return write(w, x)
+
+    return walk(t, run, flow.outer_tokens * hidden, flow.residual_each)
+
+
+def _head_of(model: ModelSpec, training: Training, style: BlockStyle) -> Head:
+    norms = [t for t in model.head if t.role is Role.NORM]
+    return Head(
+        hidden=model.hidden_size,
+        vocabulary=model.vocab_size or 0,
+        loss=training.loss or style.default_loss,
+        chunk_tokens=training.loss_chunk_tokens,
+        layer_norm=any((t.role is Role.BIAS and "norm" in t.name) or "ln_f" in t.name for t in model.head),
+        normed=bool(norms),
+    )
+
+
+@lru_cache(maxsize=MEMO)
+def _head(head: Head, flow: Flow, style: BlockStyle) -> tuple[Walked, int]:
+    """Walk the head; also return what the caller holds of it until the whole backward pass is over."""
+    t = Tape()
+    t.fused_weight_gradients = style.fused_weight_gradients
+    w = Writer(t=t, flow=flow, style=style)
+    held: list[Value] = []
+    walked = walk(t, lambda _, box: write_head(w, box, head, held), flow.outer_tokens * head.hidden, flow.residual_each)
+    return walked, sum(value.storage.num_bytes for value in held)
+
+
+def _first(shard: Shard, flow: Flow, style: BlockStyle, *, keeps_output: bool) -> BlockStep:
+    """Return the cost of the token embedding, or of what arrives from the stage before, with the rotary tables.
+
+    kept = 2 * tokens * 8 (ids and labels) + 2 * tokens of a sequence * head_dim * bytes (cosines and sines)
+    """
+    model = shard.model
+    output = flow.outer_tokens * model.hidden_size * flow.residual_each
+    ids = 2 * flow.tokens * LABEL
+    width = max((getattr(m, "head_dim", 0) for layer, _ in model.groups for m in layer.mixers), default=0)
+    tables = 0 if style.fused_rotary else 2 * flow.sequence_tokens * width * flow.residual_each
+    kept = (("batch", ids), ("rotary tables", tables), *((("output", output),) if keeps_output else ()))
+    matrix = sum(t.num_parameters for t in model.embeddings if not t.frozen) * flow.weight_each if shard.first else 0
+    tied = model.tied and shard.last
+    return BlockStep(
+        name="embedding" if shard.first else "input",
+        kept=tuple((name, size) for name, size in kept if size),
+        forward_bytes=ids + tables + output,
+        backward_bytes=ids + tables + output + matrix,
+        passing_bytes=ids + tables + output + matrix,
+        gradient_bytes=0 if tied else matrix,
+        output_bytes=output,
+    )

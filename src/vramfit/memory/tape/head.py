@@ -1,0 +1,129 @@
+"""The end of a language model: final norm, output projection and loss, each way that frameworks write them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vramfit.memory.tape import operator as op
+from vramfit.memory.tape.engine import Gradients, Storage, Value
+from vramfit.memory.tape.tape import Tape
+from vramfit.memory.tape.writer import FP32, Writer
+from vramfit.units import ceil_div
+
+LABEL = 8
+"""Bytes of a label: int64."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What the end of this rank's model looks like."""
+
+    hidden: int
+    vocabulary: int
+    """Entries of the vocabulary on this rank."""
+    loss: str
+    chunk_tokens: int | None = None
+    layer_norm: bool = False
+    normed: bool = True
+
+
+def write_head(w: Writer, box: list[Value], head: Head, held: list[Value]) -> Value:
+    """Write the end of a model; ``held`` gets what the caller holds until the backward pass is over."""
+    t = w.t
+    t.module = "final norm"
+    x = w.norm(box[0], head.hidden, layer_norm=head.layer_norm) if head.normed else box[0]
+    box.clear()
+    t.module = "loss"
+    if head.loss == "fused-linear":
+        return _fused_linear(w, x, head)
+    if head.loss == "chunked":
+        return _chunked(w, x, head, held)
+    (logits,) = w.gathered(x, head.hidden, (head.vocabulary,))
+    if w.style.holds_logits:
+        held.append(logits)
+    if head.loss == "fused":
+        return _in_place(t, logits, w.flow.tokens)
+    if head.loss == "fp32" or w.style.autocast:
+        return _entropy(t, op.cast(t, logits, FP32), w.flow.tokens)
+    return _entropy(t, logits, w.flow.tokens)
+
+
+def _entropy(t: Tape, logits: Value, rows: int) -> Value:
+    """Write cross entropy: logarithms of probabilities are kept; backward makes their gradient and the logits'."""
+    likely = op.of_output(t, logits)
+    return _pick(t, likely, rows)
+
+
+def _pick(t: Tape, likely: Value, rows: int) -> Value:
+    """Take the label's entry of every row and average; its gradient is a tensor of zeros and those entries."""
+    size, each = likely.elements, likely.each
+    labels = t.new(rows, LABEL)
+
+    def derive(_arrived: list[Value | None], _saved: tuple[Storage, ...]) -> Gradients:
+        return (t.new(size, each),)
+
+    return t.record((likely,), t.new(1, FP32), derive, (likely, labels))
+
+
+def _in_place(t: Tape, logits: Value, rows: int) -> Value:
+    """Write a vocabulary-parallel loss: probabilities overwrite an fp32 copy of the logits, and their gradient these.
+
+    Source: NVIDIA/Megatron-LM:megatron/core/tensor_parallel/cross_entropy.py.
+    """
+    wide = op.cast(t, logits, FP32)
+    statistics = t.new(4 * rows, FP32)
+    size = wide.elements
+
+    def derive(_arrived: list[Value | None], saved: tuple[Storage, ...]) -> Gradients:
+        return (Value(saved[0], size, FP32),)
+
+    return t.record((wide,), t.new(rows, FP32), derive, (wide, statistics))
+
+
+def _chunked(w: Writer, x: Value, head: Head, held: list[Value]) -> Value:
+    """Write the output projection and the loss chunk by chunk of tokens; all logits are there, their copies are not.
+
+    Source: pytorch/torchtune:torchtune/modules/loss/ce_chunked_output_loss.py.
+    """
+    t = w.t
+    rows = w.flow.tokens
+    chunk = min(rows, head.chunk_tokens or ceil_div(rows, CHUNKS))
+    weight = w.weight(head.hidden * head.vocabulary)
+    logits = []
+    for start in range(0, rows, chunk):
+        size = min(chunk, rows - start)
+        logits.append(op.linear(t, op.part(t, x, size * head.hidden), weight, head.vocabulary))
+    del x
+    if w.style.holds_logits:
+        held.extend(logits)
+    losses = [_entropy(t, op.cast(t, one, FP32), one.elements // head.vocabulary) for one in logits]
+    return op.join(t, tuple(losses))
+
+
+CHUNKS = 8
+"""torchtune's num_output_chunks: torchtune/modules/loss/ce_chunked_output_loss.py."""
+
+
+def _fused_linear(w: Writer, x: Value, head: Head) -> Value:
+    """Write a loss that makes its gradients in the forward pass, a chunk of logits at a time.
+
+    rows of a chunk = the power of two above tokens / ceil(vocabulary / hidden)
+
+    Source: linkedin/Liger-Kernel:src/liger_kernel/ops/fused_linear_cross_entropy.py.
+    """
+    t, rows, hidden, vocabulary = w.t, w.flow.tokens, head.hidden, head.vocabulary
+    weight = w.weight(hidden * vocabulary)
+    trains, each, matrix_each = weight.node is not None, x.each, weight.each
+    of_x = t.new(rows * hidden, each)
+    of_w = t.new(hidden * vocabulary, matrix_each) if trains else None
+    chunks = ceil_div(rows, 1 << (ceil_div(rows, ceil_div(vocabulary, hidden)) - 1).bit_length())
+    for _ in range(min(chunks, 2)):
+        logits = t.new(ceil_div(rows, chunks) * vocabulary, each)
+        product = t.new(hidden * vocabulary, matrix_each) if trains else None
+        del logits, product
+    sizes = (rows * hidden, hidden * vocabulary)
+
+    def derive(_arrived: list[Value | None], saved: tuple[Storage, ...]) -> Gradients:
+        return Value(saved[0], sizes[0], each), Value(saved[1], sizes[1], matrix_each) if trains else None
+
+    return t.record((x, weight), t.new(1, FP32), derive, (of_x, of_w))
