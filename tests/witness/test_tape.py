@@ -23,9 +23,17 @@ FEW = 4096
 def small(**fields: Any) -> dict[str, Any]:
     """Return fields of a small decoder."""
     return {
-        "hidden_size": 256, "num_attention_heads": 8, "num_key_value_heads": 2, "intermediate_size": 704,
-        "head_dim": 32, "vocab_size": 1000, "num_hidden_layers": LAYERS, "tie_word_embeddings": False, "use_cache": False, **fields,
-    }  # fmt: skip
+        "hidden_size": 256,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "intermediate_size": 704,
+        "head_dim": 32,
+        "vocab_size": 1000,
+        "num_hidden_layers": LAYERS,
+        "tie_word_embeddings": False,
+        "use_cache": False,
+        **fields,
+    }
 
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
