@@ -98,7 +98,25 @@ class AdapterDefaults:
     """Format of its weights; ``parameters`` = as the base computes."""
     dropout: float
     source: str
+    by_family: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Targets of families (``model_type``) that name their modules otherwise."""
 
+    def targets_of(self, family: str) -> tuple[str, ...]:
+        """Return the targets for a family."""
+        return dict(self.by_family).get(family, self.targets)
+
+
+_FUSED, _NAMED = ("query_key_value",), ("query", "value")
+PEFT_TARGETS = (
+    ("gpt2", ("c_attn",)), ("gpt_bigcode", ("c_attn",)), ("bloom", _FUSED), ("gpt_neox", _FUSED), ("chatglm", _FUSED),
+    ("falcon", _FUSED), ("RefinedWeb", _FUSED), ("RefinedWebModel", _FUSED), ("mpt", ("Wqkv",)), ("bert", _NAMED),
+    ("roberta", _NAMED), ("xlm-roberta", _NAMED), ("electra", _NAMED), ("t5", ("q", "v")), ("mt5", ("q", "v")),
+    ("phi", ("q_proj", "v_proj", "fc1", "fc2")), ("codegen", ("qkv_proj",)), ("qwen", ("c_attn",)),
+    ("nemotron_h", ("q_proj", "k_proj", "v_proj", "o_proj")), ("rwkv", ("key", "value", "receptance", "output")),
+    ("phi3", ("qkv_proj",)), ("internlm2", ("wqkv",)), ("baichuan", ("W_pack",)),
+)  # fmt: skip
+"""What peft takes where nothing is asked for; the last three are not in its table and must be named there: the fused
+matrix of queries, keys and values. Source: huggingface/peft:src/peft/utils/constants.py."""
 
 PEFT = AdapterDefaults(
     rank=8,
@@ -108,6 +126,7 @@ PEFT = AdapterDefaults(
     dropout=0.0,
     source="huggingface/peft:src/peft/tuners/lora/config.py (r, lora_alpha, lora_dropout); "
     "src/peft/utils/constants.py (targets of llama and its relatives); autocast_adapter_dtype (fp32)",
+    by_family=PEFT_TARGETS,
 )
 
 

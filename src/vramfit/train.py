@@ -153,11 +153,12 @@ def _rank(setting: Setting, device: Device | None) -> tuple[Breakdown, Timeline]
     walk = walk_of(setting)
     moments = (*walk.moments(), *_other_moments(walk))
     timeline = Timeline(rank=setting.shard.label, moments=tuple(_moment(m, standing) for m in moments))
-    worst = {phase: max((m for m in moments if m.phase is phase), key=lambda m: m.total_bytes) for phase in PER_STEP}
+    found = {phase: [m for m in moments if m.phase is phase] for phase in PER_STEP}
+    worst = {phase: max(each, key=lambda m: m.total_bytes) for phase, each in found.items() if each}
     items = (*standing, *_at_worst(worst, setting), *_runtime(setting.shard, device))
     items = (*items, _fragmentation(items, setting))
-    found = Breakdown(rank=setting.shard.label, num_ranks=setting.shard.num_ranks, items=items)
-    return replace(found, readings=tuple(_readings(found, setting))), timeline
+    counted = Breakdown(rank=setting.shard.label, num_ranks=setting.shard.num_ranks, items=items)
+    return replace(counted, readings=tuple(_readings(counted, setting))), timeline
 
 
 def _standing(setting: Setting) -> Iterator[Item]:

@@ -60,7 +60,7 @@ def decide(model: ModelSpec, training: Training, plan: Plan) -> Decided:
     filled, opened = _fill(training, defaults)
     choices.extend(opened)
     if filled.method in LOW_RANK:
-        filled, opened = _adapter(filled, framework, recipe)
+        filled, opened = _adapter(filled, framework, recipe, model.family)
         choices.extend(opened)
     recipe = replace(
         recipe,
@@ -166,12 +166,12 @@ def _fill(training: Training, defaults: dict[str, tuple[Any, str]]) -> tuple[Tra
     return replace(training, **{name: value for name, (value, _) in opened.items()}), choices
 
 
-def _adapter(training: Training, framework: Framework, recipe: Recipe) -> tuple[Training, list[Choice]]:
+def _adapter(training: Training, framework: Framework, recipe: Recipe, family: str) -> tuple[Training, list[Choice]]:
     """Fill in the adapter's own fields."""
     asked, own = training.adapter or AdapterAsked(), framework.adapter
     fmt = recipe.parameter_format if own.format == "parameters" else own.format
     values: dict[str, Any] = {
-        "rank": own.rank, "alpha": own.alpha, "targets": own.targets, "format": fmt, "dropout": own.dropout,
+        "rank": own.rank, "alpha": own.alpha, "targets": own.targets_of(family), "format": fmt, "dropout": own.dropout,
     }  # fmt: skip
     opened = {name: value for name, value in values.items() if getattr(asked, name) is None}
     choices = [Choice(field=f"adapter.{n}", value=v, why=f"{framework.name}'s default") for n, v in opened.items()]
