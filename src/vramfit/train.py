@@ -111,6 +111,7 @@ def _setting(shard: Shard, decided: Decided, cut: Cutting) -> Setting:
         framework=decided.framework,
         recipe=decided.recipe,
         sharding=cut.sharding,
+        reshards=cut.plan.reshard_after_forward is not False,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from vramfit.framework import Sharding
 from vramfit.memory.model_states import Setting
@@ -55,6 +56,42 @@ class Alive:
         """All of it. [B]"""
         buffers = sum(b.bytes for b in self.buffers)
         return sum(size for _, size in self.kept) + self.working[1] + self.gradients + buffers + self.cached
+
+
+Activations: TypeAlias = tuple[tuple[tuple[str, int], ...], tuple[str, int], int]
+"""What is kept by module, what the running block works with by name, and cast copies of weights. [B]"""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Where in a forward or backward pass a rank is."""
+
+    run: int
+    """Number of the run whose block works."""
+    counts: tuple[int, ...]
+    """How many blocks of every run keep their activations: those before this one in order of the forward pass."""
+    backward: bool
+
+    def phase(self, run: Run) -> Phase:
+        """Return the phase that this point belongs to."""
+        return Phase.LOSS if run.loss else Phase.BACKWARD if self.backward else Phase.FORWARD
+
+    def label(self, run: Run) -> str:
+        """Return where it is, in words."""
+        if run.loss:
+            return "backward of the loss" if self.backward else "loss"
+        which = run.block.name if run.times == 1 else f"{run.block.name} {self.counts[self.run] + 1} of {run.times}"
+        return f"{'backward' if self.backward else 'forward'} of {which}"
+
+
+def points(runs: tuple[Run, ...]) -> tuple[Point, ...]:
+    """Return the points of one micro-batch, in order of time: the first and the last block of each run, both ways."""
+    full, found = [run.times for run in runs], []
+    for i, run in enumerate(runs):
+        for place in _ends(run.times):
+            counts = (*full[:i], place, *(0 for _ in full[i + 1 :]))
+            found.append(Point(i, counts, backward=False))
+    return (*found, *(Point(p.run, p.counts, backward=True) for p in reversed(found)))
 
 
 def runs_of(step: StepCost, setting: Setting) -> tuple[Run, ...]:
@@ -125,8 +162,8 @@ class Walk:
         return (("waiting_micro_batches", held - self.kept_by_all),) if held != self.kept_by_all else ()
 
     def kept(self, counts: tuple[int, ...]) -> tuple[tuple[str, int], ...]:
-        """Activations kept by so many blocks of each run, by module. [B]"""
-        sums: dict[str, int] = dict(self.waiting())
+        """Activations of this micro-batch kept by so many blocks of each run, by module. [B]"""
+        sums: dict[str, int] = {}
         for run, count in zip(self.runs, counts, strict=True):
             if count:
                 for name, size in run.block.kept:
@@ -135,55 +172,46 @@ class Walk:
 
     def moments(self) -> Iterator[Alive]:
         """Yield the moments of forward, loss and backward, in order of time."""
-        yield from self._forward()
-        yield from self._backward()
+        waiting = self.waiting()
+        for point in points(self.runs):
+            run = self.runs[point.run]
+            gradients, buffers = self.states(point)
+            kept, working, cached = self.activations(point)
+            yield Alive(
+                phase=point.phase(run),
+                label=point.label(run),
+                kept=(*waiting, *kept),
+                working=working,
+                gradients=gradients,
+                buffers=buffers,
+                cached=cached,
+            )
 
-    def _forward(self) -> Iterator[Alive]:
-        before = [0] * len(self.runs)
-        cached = 0
-        stays = self.all_gradients if self.stays else 0
-        done = 0
-        for i, run in enumerate(self.runs):
-            for place in _ends(run.times):
-                counts = tuple(before[:i] + [place] + [0] * (len(self.runs) - i - 1))
-                yield Alive(
-                    phase=Phase.LOSS if run.loss else Phase.FORWARD,
-                    label="loss" if run.loss else f"forward of {_which(run, place)}",
-                    kept=self.kept(counts),
-                    working=(f"{run.block.name}_forward", run.block.forward_bytes),
-                    gradients=stays,
-                    buffers=forward_buffers(self.setting, run.unit, self._beside(i), self._ends(i), done),
-                    cached=cached + place * run.block.cached_bytes,
-                )
-            before[i] = run.times
-            cached += run.times * run.block.cached_bytes
-            done += run.times * run.unit.whole_bytes
+    def activations(self, point: Point) -> Activations:
+        """Return what the blocks keep and work with at a point, other micro-batches aside."""
+        run = self.runs[point.run]
+        kept, name = self.kept(point.counts), run.block.name
+        if not point.backward:
+            cached = sum(n * r.block.cached_bytes for n, r in zip(point.counts, self.runs, strict=True))
+            return kept, (f"{name}_forward", run.block.forward_bytes), cached
+        working = run.block.backward_bytes
+        if self.passes and run.block.passing_bytes is not None:
+            working = run.block.passing_bytes
+        held = (("logits_held_by_caller", self.held_bytes),) if self.held_bytes and not run.loss else ()
+        return (*kept, *held), (f"{name}_backward", working), 0
 
-    def _backward(self) -> Iterator[Alive]:
-        counts = [run.times for run in self.runs]
-        made = 0
-        for i in range(len(self.runs) - 1, -1, -1):
-            run = self.runs[i]
-            each = 0 if self.passes else run.unit.kept_gradient_bytes
-            working = run.block.backward_bytes
-            if self.passes and run.block.passing_bytes is not None:
-                working = run.block.passing_bytes
-            for place in reversed(_ends(run.times)):
-                counts[i] = place
-                later = run.times - 1 - place
-                gradients = self.all_gradients if self.stays else made + later * each
-                ahead = sum(n * r.unit.whole_bytes for n, r in zip(counts, self.runs, strict=True))
-                held = (("logits_held_by_caller", self.held_bytes),) if self.held_bytes and not run.loss else ()
-                yield Alive(
-                    phase=Phase.LOSS if run.loss else Phase.BACKWARD,
-                    label="backward of the loss" if run.loss else f"backward of {_which(run, place)}",
-                    kept=(*self.kept(tuple(counts)), *held),
-                    working=(f"{run.block.name}_backward", working),
-                    gradients=gradients,
-                    buffers=backward_buffers(self.setting, run.unit, self._beside(i), self._ends(i), ahead),
-                )
-            counts[i] = 0
-            made += run.times * each
+    def states(self, point: Point) -> tuple[int, tuple[Buffers, ...]]:
+        """Return gradients and buffers at a point: what depends on weights and not on tokens. [B]"""
+        i, run = point.run, self.runs[point.run]
+        whole = sum(n * r.unit.whole_bytes for n, r in zip(point.counts, self.runs, strict=True))
+        if not point.backward:
+            stays = self.all_gradients if self.stays else 0
+            return stays, forward_buffers(self.setting, run.unit, self._beside(i), self._ends(i), whole)
+        buffers = backward_buffers(self.setting, run.unit, self._beside(i), self._ends(i), whole)
+        if self.stays or self.passes:
+            return self.all_gradients if self.stays else 0, buffers
+        made = sum((r.times - n) * r.unit.kept_gradient_bytes for n, r in zip(point.counts, self.runs, strict=True))
+        return made - run.unit.kept_gradient_bytes, buffers
 
     def _beside(self, i: int) -> Unit:
         """Return the larger unit of the neighbours of a run, itself where it has several blocks."""
@@ -203,7 +231,3 @@ class Walk:
 def _ends(times: int) -> tuple[int, ...]:
     """Return how many equal blocks went before: at the first of them and at the last."""
     return (0,) if times == 1 else (0, times - 1)
-
-
-def _which(run: Run, place: int) -> str:
-    return run.block.name if run.times == 1 else f"{run.block.name} {place + 1} of {run.times}"

@@ -35,6 +35,8 @@ class Setting:
     framework: Framework
     recipe: Recipe
     sharding: Sharding
+    reshards: bool = True
+    """Whether FSDP gives a unit's gathered weights back after its forward."""
 
     @property
     def held(self) -> tuple[Held, ...]:

@@ -106,7 +106,7 @@ def backward_buffers(setting: Setting, now: Unit, beside: Unit, ends: int, ahead
 
 
 def _reshards(setting: Setting) -> bool:
-    return setting.framework.reshard_after_forward and setting.shard.zero_stage >= 3
+    return setting.reshards and setting.shard.zero_stage >= 3
 
 
 def _fsdp(now: Unit, beside: Unit, kept: int) -> tuple[Buffers, ...]:
