@@ -44,6 +44,8 @@ class MeasuredRun:
     source: str
     evidence: Evidence
     note: str = ""
+    incomplete: tuple[str, ...] = ()
+    """What the source leaves open that the figures depend on: ``"counter not stated"``."""
 
     @property
     def runtime(self) -> str:

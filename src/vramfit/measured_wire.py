@@ -42,6 +42,7 @@ class RunWire(msgspec.Struct, forbid_unknown_fields=True):
     evidence: Evidence
     note: str = ""
     config_from: str | None = None
+    incomplete: tuple[str, ...] = ()
 
 
 def load_runs(path: Path) -> tuple[MeasuredRun, ...]:
@@ -78,6 +79,7 @@ def _run(line: bytes, where: str) -> MeasuredRun:
         source=wire.source,
         evidence=wire.evidence,
         note=wire.note,
+        incomplete=wire.incomplete,
     )
 
 
