@@ -55,9 +55,12 @@ def decide(model: ModelSpec, training: Training, plan: Plan) -> Decided:
     elif training.framework_version != framework.version:
         choices.append(Choice(field="framework_profile", value=framework.version, why=why))
     _contradictions(training)
-    recipe = _recipe(training, framework, sharding_of(framework, plan))
+    sharding = sharding_of(framework, plan)
+    recipe = _recipe(training, framework, sharding)
     defaults = {**_from_framework(training, framework, recipe), **_sizes(model)}
     filled, opened = _fill(training, defaults)
+    choices.extend(opened)
+    filled, opened = _follow(filled, sharding)
     choices.extend(opened)
     if filled.method in LOW_RANK:
         filled, opened = _adapter(filled, framework, recipe, model.family)
@@ -109,14 +112,15 @@ def _recipe(training: Training, framework: Framework, sharding: Sharding) -> Rec
 def _under(recipe: Recipe, sharding: Sharding) -> Recipe:
     """Return what a recipe of autocast becomes where ranks divide weights.
 
-    fully_shard casts weights as it gathers them (MixedPrecisionPolicy), so autocast has nothing to cast and caches
-    nothing. DeepSpeed turns the model into 16 bit and keeps its own fp32 copy
-    (deepspeedai/DeepSpeed:deepspeed/runtime/bf16_optimizer.py, zero/stage_1_and_2.py).
+    FSDP casts weights as it gathers them, so autocast has nothing to cast and caches nothing; gradients travel in the
+    same format unless a policy says otherwise (pytorch/pytorch:torch/distributed/fsdp/_fully_shard/_fsdp_api.py,
+    MixedPrecisionPolicy.reduce_dtype; huggingface/accelerate:src/accelerate/utils/dataclasses.py). DeepSpeed turns the
+    model into 16 bit and keeps its own fp32 copy (deepspeedai/DeepSpeed:deepspeed/runtime/bf16_optimizer.py).
     """
     if not recipe.autocast:
         return recipe
     if sharding in {Sharding.FSDP1, Sharding.FSDP2}:
-        return replace(recipe, autocast=False)
+        return replace(recipe, autocast=False, reduce_format=recipe.compute_format)
     if sharding is not Sharding.ZERO:
         return recipe
     word = recipe.compute_format
@@ -164,6 +168,20 @@ def _fill(training: Training, defaults: dict[str, tuple[Any, str]]) -> tuple[Tra
     opened = {name: pair for name, pair in defaults.items() if getattr(training, name) is None}
     choices = [Choice(field=name, value=value, why=why) for name, (value, why) in opened.items()]
     return replace(training, **{name: value for name, (value, _) in opened.items()}), choices
+
+
+def _follow(training: Training, sharding: Sharding) -> tuple[Training, list[Choice]]:
+    """Let gradients and optimizer states follow weights to the host, as FSDP's CPU offload does.
+
+    Source: pytorch/pytorch:torch/distributed/fsdp/_fully_shard/_fsdp_api.py, CPUOffloadPolicy.
+    """
+    offload = training.offload or OffloadAsked()
+    place = offload.parameters
+    if place is None or sharding not in {Sharding.FSDP1, Sharding.FSDP2}:
+        return training, []
+    names = [name for name in ("gradients", "optimizer") if getattr(offload, name) is None]
+    choices = [Choice(field=f"offload.{n}", value=place, why="with FSDP they follow the weights") for n in names]
+    return replace(training, offload=replace(offload, **dict.fromkeys(names, place))), choices
 
 
 def _adapter(training: Training, framework: Framework, recipe: Recipe, family: str) -> tuple[Training, list[Choice]]:

@@ -7,16 +7,20 @@ their first and their last, so both ends of it are the only moments that can be 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from vramfit.framework import Sharding
 from vramfit.memory.model_states import Setting
 from vramfit.memory.unit import (
+    FSDP,
+    NOTHING,
     Buffers,
     Unit,
     backward_buffers,
     forward_buffers,
+    reducing_buffers,
+    together,
     unit_of,
 )
 from vramfit.result import Phase
@@ -71,6 +75,8 @@ class Point:
     counts: tuple[int, ...]
     """How many blocks of every run keep their activations: those before this one in order of the forward pass."""
     backward: bool
+    reducing: bool = False
+    """True: its backward is over, and its gradients, still whole, begin to travel to the ranks that keep them."""
 
     def phase(self, run: Run) -> Phase:
         """Return the phase that this point belongs to."""
@@ -78,6 +84,8 @@ class Point:
 
     def label(self, run: Run) -> str:
         """Return where it is, in words."""
+        if self.reducing:
+            return f"reducing gradients of {run.block.name}"
         if run.loss:
             return "backward of the loss" if self.backward else "loss"
         which = run.block.name if run.times == 1 else f"{run.block.name} {self.counts[self.run] + 1} of {run.times}"
@@ -91,7 +99,12 @@ def points(runs: tuple[Run, ...]) -> tuple[Point, ...]:
         for place in _ends(run.times):
             counts = (*full[:i], place, *(0 for _ in full[i + 1 :]))
             found.append(Point(i, counts, backward=False))
-    return (*found, *(Point(p.run, p.counts, backward=True) for p in reversed(found)))
+    back = []
+    for p in reversed(found):
+        back.append(Point(p.run, p.counts, backward=True))
+        if runs[p.run].unit.reduced_bytes:
+            back.append(Point(p.run, p.counts, backward=True, reducing=True))
+    return (*found, *back)
 
 
 def runs_of(step: StepCost, setting: Setting) -> tuple[Run, ...]:
@@ -124,8 +137,8 @@ class Walk:
 
     @property
     def kept_by_all(self) -> int:
-        """Activations of one micro-batch on all blocks of this rank. [B]"""
-        return sum(run.times * run.block.kept_bytes for run in self.runs)
+        """Activations of one micro-batch on all blocks of this rank; the loss goes back at once. [B]"""
+        return sum(run.times * run.block.kept_bytes for run in self.runs if not run.loss)
 
     @property
     def passes(self) -> bool:
@@ -194,38 +207,82 @@ class Walk:
         if not point.backward:
             cached = sum(n * r.block.cached_bytes for n, r in zip(point.counts, self.runs, strict=True))
             return kept, (f"{name}_forward", run.block.forward_bytes), cached
+        held = (("logits_held_by_caller", self.held_bytes),) if self.held_bytes and not run.loss else ()
+        if point.reducing:
+            return (*kept, *held), (f"{name}_input_gradient", run.block.output_bytes), 0
         working = run.block.backward_bytes
         if self.passes and run.block.passing_bytes is not None:
             working = run.block.passing_bytes
-        held = (("logits_held_by_caller", self.held_bytes),) if self.held_bytes and not run.loss else ()
         return (*kept, *held), (f"{name}_backward", working), 0
 
     def states(self, point: Point) -> tuple[int, tuple[Buffers, ...]]:
         """Return gradients and buffers at a point: what depends on weights and not on tokens. [B]"""
-        i, run = point.run, self.runs[point.run]
-        whole = sum(n * r.unit.whole_bytes for n, r in zip(point.counts, self.runs, strict=True))
+        i = point.run
+        whole = sum(n * self._unit(j).whole_bytes for j, n in enumerate(point.counts))
         if not point.backward:
             stays = self.all_gradients if self.stays else 0
-            return stays, forward_buffers(self.setting, run.unit, self._beside(i), self._ends(i), whole)
-        buffers = backward_buffers(self.setting, run.unit, self._beside(i), self._ends(i), whole)
+            return stays, forward_buffers(self.setting, self._unit(i), self._near(i, 1), self.outermost, whole)
+        made = self._made(point)
+        if point.reducing:
+            return self._reducing(point, made)
+        return made, self._around_backward(point, whole)
+
+    def _made(self, point: Point) -> int:
+        """Gradients of blocks whose backward is over, as they are kept. [B]"""
         if self.stays or self.passes:
-            return self.all_gradients if self.stays else 0, buffers
-        made = sum((r.times - n) * r.unit.kept_gradient_bytes for n, r in zip(point.counts, self.runs, strict=True))
-        return made - run.unit.kept_gradient_bytes, buffers
+            return self.all_gradients if self.stays else 0
+        over = (
+            run.times - n - (j == point.run) for j, (run, n) in enumerate(zip(self.runs, point.counts, strict=True))
+        )
+        return sum(n * self._left(j) for j, n in enumerate(over))
 
-    def _beside(self, i: int) -> Unit:
-        """Return the larger unit of the neighbours of a run, itself where it has several blocks."""
-        near = [self.runs[j].unit for j in (i - 1, i + 1) if 0 <= j < len(self.runs)]
-        near += [self.runs[i].unit] if self.runs[i].times > 1 else []
-        return max(near, key=lambda unit: unit.whole_bytes + unit.reduced_bytes, default=self.runs[i].unit)
+    def _around_backward(self, point: Point, waiting: int) -> tuple[Buffers, ...]:
+        """Return the buffers around the backward of one block of a run."""
+        i, place, last = point.run, point.counts[point.run], self.runs[point.run].times - 1
+        before = self._unit(i) if place < last else self._unit(i + 1) if i + 1 < len(self.runs) else None
+        ahead = self._unit(i) if place else self._near(i, -1)
+        return backward_buffers(self.setting, self._unit(i), ahead, before, self.outermost, waiting)
 
-    def _ends(self, i: int) -> int:
-        """Whole bytes of embedding and head where they are not units of their own; their own run counts them once."""
-        if not self.setting.framework.whole_ends:
-            return 0
-        ends = {0, len(self.runs) - 1} - {i}
-        single = (j for j in ends if self.runs[j].times == 1)
-        return sum(self.runs[j].unit.whole_bytes for j in single)
+    def _reducing(self, point: Point, made: int) -> tuple[int, tuple[Buffers, ...]]:
+        """Return gradients and buffers when those of one block, still whole, begin to travel.
+
+        Embedding and head travel together after everything else where they belong to the outermost unit.
+        """
+        run = self.runs[point.run]
+        if not self._joined(point.run):
+            return made + run.unit.whole_gradient_bytes, reducing_buffers(self.setting, run.unit, self.outermost)
+        if point.run:
+            return made, ()
+        ends = together(r.unit for j, r in enumerate(self.runs) if self._joined(j))
+        whole = made + run.unit.whole_gradient_bytes
+        return whole, reducing_buffers(self.setting, replace(ends, whole_bytes=0), 0)
+
+    @property
+    def outermost(self) -> int:
+        """Whole bytes of embedding and head where they are one unit that stays whole to the end. [B]"""
+        return sum(run.unit.whole_bytes for j, run in enumerate(self.runs) if self._joined(j))
+
+    def _joined(self, i: int) -> bool:
+        """Whether a run belongs to the outermost unit: embedding and head, unless a framework wraps them."""
+        setting, run = self.setting, self.runs[i]
+        ends = run.loss or (i == 0 and setting.shard.first)
+        return ends and setting.framework.whole_ends and setting.sharding in FSDP
+
+    def _unit(self, i: int) -> Unit:
+        """Return the unit that is gathered for a run; what belongs to the outermost unit is whole already."""
+        return NOTHING if self._joined(i) else self.runs[i].unit
+
+    def _near(self, i: int, step: int) -> Unit:
+        """Return the unit of the next run, itself where it has several blocks, nothing beyond the ends."""
+        if self.runs[i].times > 1:
+            return self._unit(i)
+        return self._unit(i + step) if 0 <= i + step < len(self.runs) else NOTHING
+
+    def _left(self, i: int) -> int:
+        """Gradients that one block of a run leaves behind: reduced, or whole until the outermost unit is. [B]"""
+        unit = self.runs[i].unit
+        waits = self._joined(i) and unit.reduced_bytes
+        return unit.whole_gradient_bytes if waits else unit.kept_gradient_bytes
 
 
 def _ends(times: int) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from vramfit.formats import weight_format
 from vramfit.framework import Sharding
-from vramfit.memory.held import held_of
+from vramfit.memory.held import Held, held_of
 from vramfit.memory.model_states import (
     Setting,
     gradient_format,
@@ -32,15 +32,21 @@ class Unit:
     """Its weights gathered, in the format that the forward pass reads; 0 = they are whole on every rank."""
     kept_gradient_bytes: int
     """Its gradients as they are kept until the step."""
+    whole_gradient_bytes: int
+    """Its gradients as its backward makes them, before they are reduced."""
     reduced_bytes: int
     """Its gradients as they travel, whole; 0 = they do not."""
+
+
+NOTHING = Unit(whole_bytes=0, kept_gradient_bytes=0, whole_gradient_bytes=0, reduced_bytes=0)
+"""Beyond the ends of the model, or part of a unit that is whole already."""
 
 
 def unit_of(tensors: Iterable[Tensor], setting: Setting) -> Unit:
     """Return the unit that some tensors make up."""
     held = held_of(tensors, setting.shard)
     compute = weight_format(setting.recipe.compute_format).block_bytes
-    divided = [h for h in held if weight_ranks(setting, h) > 1 or setting.offload.parameters]
+    divided = [h for h in held if weight_ranks(setting, h) > 1 or setting.offload.parameters or _casts(h, setting)]
     whole = sum(
         h.parameters * compute if h.format.is_plain else h.count * h.format.tensor_size(h.tensor.shape) for h in divided
     )
@@ -51,7 +57,32 @@ def unit_of(tensors: Iterable[Tensor], setting: Setting) -> Unit:
         kept_gradient_bytes=sum(
             trained_bytes(h, setting, gradient_format(h, setting), gradient_ranks(setting, h)) for h in held
         ),
+        whole_gradient_bytes=sum(trained_bytes(h, setting, _made(h.format.name, setting), 1) for h in held),
         reduced_bytes=sum(trained_bytes(h, setting, reduce, 1) for h in held) if travels else 0,
+    )
+
+
+def _casts(held: Held, setting: Setting) -> bool:
+    """Whether FSDP makes a copy of a weight in another format although it is not divided."""
+    plain = held.format.is_plain and held.format.name == setting.recipe.parameter_format
+    differs = setting.recipe.compute_format != setting.recipe.parameter_format
+    return setting.sharding in FSDP and setting.shard.zero_stage >= 3 and plain and differs
+
+
+def _made(stored: str, setting: Setting) -> str:
+    """Return the format in which backward makes the gradient of a weight: that in which forward read it."""
+    recipe = setting.recipe
+    return recipe.compute_format if stored == recipe.parameter_format and not recipe.autocast else stored
+
+
+def together(units: Iterable[Unit]) -> Unit:
+    """Return several units as one: embedding and head that belong to the outermost unit."""
+    every = tuple(units)
+    return Unit(
+        whole_bytes=sum(u.whole_bytes for u in every),
+        kept_gradient_bytes=sum(u.kept_gradient_bytes for u in every),
+        whole_gradient_bytes=sum(u.whole_gradient_bytes for u in every),
+        reduced_bytes=sum(u.reduced_bytes for u in every),
     )
 
 
@@ -66,58 +97,81 @@ class Buffers:
 
 
 _FSDP2 = "pytorch/pytorch:torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py"
+_FSDP1 = "pytorch/pytorch:torch/distributed/fsdp/_runtime_utils.py"
 _ZERO3 = "deepspeedai/DeepSpeed:deepspeed/runtime/zero/partitioned_param_coordinator.py"
 _ZERO2 = "deepspeedai/DeepSpeed:deepspeed/runtime/zero/stage_1_and_2.py"
 
 
-def forward_buffers(setting: Setting, now: Unit, beside: Unit, ends: int, done: int) -> tuple[Buffers, ...]:
+def forward_buffers(setting: Setting, now: Unit, ahead: Unit, stays: int, done: int) -> tuple[Buffers, ...]:
     """Return what is gathered while a unit's forward runs. [B]
 
     fully_shard: the unit whole, and the buffer it was gathered into, kept until the next unit is copied out.
+    FullyShardedDataParallel: the unit whole, and the next one, which is gathered meanwhile.
     ZeRO-3: the unit, what is fetched ahead, and what is kept because it is used again soon.
 
     Args:
         setting: the rank.
         now: the unit that runs.
-        beside: the largest unit that is gathered before or after it.
-        ends: units that stay whole from here to the end of the backward pass.
+        ahead: the unit that is gathered next.
+        stays: whole bytes of the outermost unit, which stays whole to the end of the backward pass.
         done: whole bytes of earlier units, which stay where nothing is given back after the forward pass.
     """
     if setting.sharding in FSDP:
-        kept = ends + (0 if _reshards(setting) else done)
-        return _fsdp(now, beside, kept)
+        kept = stays + (0 if _reshards(setting) else done)
+        beside = now if setting.sharding is Sharding.FSDP2 else ahead
+        return _gathered(setting, now.whole_bytes + kept, beside.whole_bytes)
     return _zero3(setting, now)
 
 
-def backward_buffers(setting: Setting, now: Unit, beside: Unit, ends: int, ahead: int) -> tuple[Buffers, ...]:
+def backward_buffers(
+    setting: Setting, now: Unit, ahead: Unit, before: Unit | None, stays: int, waiting: int
+) -> tuple[Buffers, ...]:
     """Return what is gathered and reduced while a unit's backward runs. [B]
 
-    fully_shard: the unit whole, the buffer of the unit that is gathered ahead, and the gradients of the unit before,
-    which travel in the reduce format until the next ones do.
+    FSDP: the unit whole, the unit that is gathered ahead, and the gradients of the unit before, which travel in the
+    reduce format until the next ones do.
+
+    Args:
+        setting: the rank.
+        now: the unit that runs.
+        ahead: the unit that is gathered next, which is its predecessor in the model.
+        before: the unit whose gradients travel; None = there is none yet.
+        stays: whole bytes of the outermost unit.
+        waiting: whole bytes of units still to come, which are whole where nothing was given back.
     """
     if setting.sharding in FSDP:
-        kept = ends + (0 if _reshards(setting) else ahead)
-        reduced = Buffers(
-            name="buffers/reduce_scatter_input", bytes=beside.reduced_bytes, source=_FSDP2,
-            formula=f"gradients of one unit in {setting.recipe.reduce_format}",
-        )  # fmt: skip
-        return (*_fsdp(now, beside, kept), reduced)
+        kept = stays + (0 if _reshards(setting) else waiting)
+        reduced = () if before is None else (_reduced(setting, before.reduced_bytes),)
+        return (*_gathered(setting, now.whole_bytes + kept, ahead.whole_bytes), *reduced)
     return (*_zero3(setting, now), *_zero_bucket(setting))
+
+
+def reducing_buffers(setting: Setting, unit: Unit, stays: int) -> tuple[Buffers, ...]:
+    """Return what is there when a unit's backward is over and its gradients, still whole, begin to travel. [B]"""
+    return (*_gathered(setting, stays, unit.whole_bytes), _reduced(setting, unit.reduced_bytes))
 
 
 def _reshards(setting: Setting) -> bool:
     return setting.reshards and setting.shard.zero_stage >= 3
 
 
-def _fsdp(now: Unit, beside: Unit, kept: int) -> tuple[Buffers, ...]:
+def _reduced(setting: Setting, size: int) -> Buffers:
+    return Buffers(
+        name="buffers/reduce_scatter_input", bytes=size, source=_FSDP2,
+        formula=f"gradients of one unit in {setting.recipe.reduce_format}",
+    )  # fmt: skip
+
+
+def _gathered(setting: Setting, whole: int, beside: int) -> tuple[Buffers, ...]:
+    source = _FSDP2 if setting.sharding is Sharding.FSDP2 else _FSDP1
     return (
         Buffers(
-            name="buffers/gathered_weights", bytes=now.whole_bytes + kept, source=_FSDP2,
+            name="buffers/gathered_weights", bytes=whole, source=source,
             formula="weights of the unit that runs, and of those that stay whole",
         ),
         Buffers(
-            name="buffers/all_gather_output", bytes=larger(now.whole_bytes, beside.whole_bytes), source=_FSDP2,
-            formula="buffer that a unit is gathered into, kept until the next one is",
+            name="buffers/all_gather_output", bytes=beside, source=source,
+            formula="buffer into which one unit is gathered while another runs",
         ),
     )  # fmt: skip
 
