@@ -99,7 +99,7 @@ def test_rules_of_thumb_are_those_that_people_quote(tmp_path: Path) -> None:
     assert rule_of_thumb(run.request, estimate, Quantity.RECURRENT_STATE) is None
 
 
-def training(measured: list[dict[str, Any]], workload: dict[str, Any], **more: Any) -> dict[str, Any]:  # noqa: ANN401
+def training(measured: list[dict[str, Any]], workload: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Return a training run of the model on eight devices."""
     values = line(measured, **more)
     values["request"] = {
