@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from vramfit.device import Device
 from vramfit.estimate import layer_name
+from vramfit.framework import Band
 from vramfit.memory.model_states import (
     Setting,
     gradient_bytes,
@@ -150,19 +151,19 @@ def walk_of(setting: Setting) -> Walk:
 
 def _rank(setting: Setting, device: Device | None) -> tuple[Breakdown, Timeline]:
     """Count one distinct rank: what stands, what the step holds at its worst moments, and what the process takes."""
-    standing = tuple(_standing(setting))
+    standing = tuple(standing_items(setting))
     walk = walk_of(setting)
-    moments = (*walk.moments(), *_other_moments(walk))
+    moments = (*walk.moments(), *other_moments(walk))
     timeline = Timeline(rank=setting.shard.label, moments=tuple(_moment(m, standing) for m in moments))
     found = {phase: [m for m in moments if m.phase is phase] for phase in PER_STEP}
     worst = {phase: max(each, key=lambda m: m.total_bytes) for phase, each in found.items() if each}
-    items = (*standing, *_at_worst(worst, setting), *_runtime(setting.shard, device))
+    items = (*standing, *_at_worst(worst, setting), *process_items(setting.shard, device))
     items = (*items, _fragmentation(items, setting))
     counted = Breakdown(rank=setting.shard.label, num_ranks=setting.shard.num_ranks, items=items)
     return replace(counted, readings=tuple(_readings(counted, setting))), timeline
 
 
-def _standing(setting: Setting) -> Iterator[Item]:
+def standing_items(setting: Setting) -> Iterator[Item]:
     """Yield what is there whatever the step does at the moment."""
     yield from weights(setting)
     yield from master_weights(setting)
@@ -173,7 +174,7 @@ def _standing(setting: Setting) -> Iterator[Item]:
         yield exactly(buffer.name, buffer.bytes, WHILE_TRAINING, buffer.formula, buffer.source, Basis.DERIVED)
 
 
-def _other_moments(walk: Walk) -> Iterator[Alive]:
+def other_moments(walk: Walk) -> Iterator[Alive]:
     """Yield the moments outside forward and backward: the step, an evaluation, a checkpoint."""
     setting = walk.setting
     between = walk.all_gradients if walk.stays else 0
@@ -223,11 +224,16 @@ def _at_worst(worst: dict[Phase, Alive], setting: Setting) -> Iterator[Item]:
     for (name, size), phases in found.items():
         formula, source = said[name]
         varies = name.partition("/")[0] in {"activations", "working"}
-        low, high = (LOW_PERCENT, HIGH_PERCENT) if varies else (100, 100)
+        low, high = band_of(size) if varies else (size, size)
         yield Item(
-            name=name, bytes=size, low_bytes=size * low // 100, high_bytes=size * high // 100, phases=tuple(phases),
+            name=name, bytes=size, low_bytes=low, high_bytes=high, phases=tuple(phases),
             basis=Basis.DERIVED, formula=formula, source=source,
         )  # fmt: skip
+
+
+def band_of(size: int) -> tuple[int, int]:
+    """Return low and high of what a step keeps or works with. [B]"""
+    return size * LOW_PERCENT // 100, size * HIGH_PERCENT // 100
 
 
 def _named(alive: Alive, setting: Setting) -> Iterator[tuple[str, int, str, str]]:
@@ -250,7 +256,7 @@ def _named(alive: Alive, setting: Setting) -> Iterator[tuple[str, int, str, str]
         yield buffer.name, buffer.bytes, buffer.formula, buffer.source
 
 
-def _runtime(shard: Shard, device: Device | None) -> Iterator[Item]:
+def process_items(shard: Shard, device: Device | None) -> Iterator[Item]:
     """Yield what the process takes beside the model, over the phases of training."""
     for item in runtime(shard, device):
         phases = WHILE_TRAINING if item.phases == ALWAYS else tuple(p for p in WHILE_TRAINING if p is not Phase.LOAD)
@@ -260,18 +266,27 @@ def _runtime(shard: Shard, device: Device | None) -> Iterator[Item]:
 def _fragmentation(items: tuple[Item, ...], setting: Setting) -> Item:
     """Return what the caching allocator holds beyond what is allocated at the peak, by the framework's band. [B]"""
     band = setting.framework.fragmentation
-    peak = Breakdown(rank="", num_ranks=1, items=items).peak(Counter.ALLOCATED)
+    lost = fragmented(Breakdown(rank="", num_ranks=1, items=items).peak(Counter.ALLOCATED), band)
     return Item(
         name="runtime/fragmentation",
-        bytes=int(peak.expected_bytes * band.expected_ratio),
-        low_bytes=int(peak.low_bytes * band.low_ratio),
-        high_bytes=int(peak.high_bytes * band.high_ratio),
+        bytes=lost.expected_bytes,
+        low_bytes=lost.low_bytes,
+        high_bytes=lost.high_bytes,
         phases=WHILE_TRAINING,
         basis=Basis.MEASURED,
         formula=f"{100 * band.expected_ratio:.0f} % of the allocated peak, "
         f"{100 * band.low_ratio:.0f} to {100 * band.high_ratio:.0f} % seen",
         source=band.source,
         counter=Counter.RESERVED,
+    )
+
+
+def fragmented(peak: Total, band: Band) -> Total:
+    """Return what the allocator holds beside an allocated peak. [B]"""
+    return Total(
+        low_bytes=int(peak.low_bytes * band.low_ratio),
+        expected_bytes=int(peak.expected_bytes * band.expected_ratio),
+        high_bytes=int(peak.high_bytes * band.high_ratio),
     )
 
 

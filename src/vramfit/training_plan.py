@@ -143,37 +143,68 @@ def training_shards(model: ModelSpec, cut: Cutting) -> tuple[Shard, ...]:
         ImpossiblePlanError: a degree that does not divide heads, widths, experts or layers.
     """
     plan = cut.plan
-    narrowed = cut_model(model, plan.tp, vocab_tp=plan.vocab_tp, etp=plan.etp, ep=plan.ep)
     kinds: dict[object, Shard] = {}
-    ranks = plan.num_devices // plan.pp
-    for stage, piece in enumerate(_pieces_of(narrowed, plan)):
-        flight = in_flight(plan, stage)
-        first, last = stage == 0, stage == plan.pp - 1
-        if plan.pp_schedule in TWO_PIECES:
-            last = first
-        key = (piece.embeddings, piece.groups, piece.head, flight)
+    for stage in stages_of(model, plan):
+        flight = in_flight(plan, stage.number)
+        key = (*stage.content, flight)
         known = kinds.get(key)
-        label = known.label.split(" (")[0] + f", {stage}" if known else _label(stage, plan)
-        kinds[key] = Shard(
-            label=label,
-            num_ranks=ranks + (known.num_ranks if known else 0),
-            model=piece,
-            first=first,
-            last=last,
-            vocab_size=model.vocab_size or 0,
-            num_peers=plan.num_devices - 1,
-            tensor_ranks=plan.tp,
-            sequence_parallel=bool(plan.sequence_parallel) and plan.tp > 1,
-            sequence_ranks=plan.cp,
-            expert_ranks=plan.ep,
-            expert_tensor_ranks=plan.tp if plan.etp is None else plan.etp,
-            state_ranks=cut.state_ranks,
-            expert_state_ranks=cut.expert_state_ranks,
-            zero_stage=cut.zero_stage,
-            in_flight=flight,
-            pieces=plan.virtual_stages or 1,
-        )
+        label = known.label.split(" (")[0] + f", {stage.number}" if known else _label(stage.number, plan)
+        ranks = plan.num_devices // plan.pp + (known.num_ranks if known else 0)
+        kinds[key] = shard_of(stage, cut, vocab_size=model.vocab_size or 0, flight=flight, label=label, num_ranks=ranks)
     return tuple(kinds.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What one rank of the pipeline holds, whatever the schedule makes it hold at once."""
+
+    number: int
+    model: ModelSpec
+    first: bool
+    last: bool
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """Equal for stages that hold the same."""
+        return self.model.embeddings, self.model.groups, self.model.head
+
+
+def stages_of(model: ModelSpec, plan: Plan) -> tuple[Stage, ...]:
+    """Return every stage of the pipeline, its matrices divided.
+
+    Raises:
+        ImpossiblePlanError: a degree that does not divide heads, widths, experts or layers.
+    """
+    narrowed = cut_model(model, plan.tp, vocab_tp=plan.vocab_tp, etp=plan.etp, ep=plan.ep)
+    folded = plan.pp_schedule in TWO_PIECES
+    return tuple(
+        Stage(number=i, model=piece, first=i == 0, last=i == (0 if folded else plan.pp - 1))
+        for i, piece in enumerate(_pieces_of(narrowed, plan))
+    )
+
+
+def shard_of(stage: Stage, cut: Cutting, *, vocab_size: int, flight: int, label: str, num_ranks: int) -> Shard:
+    """Return the shard of a stage."""
+    plan = cut.plan
+    return Shard(
+        label=label,
+        num_ranks=num_ranks,
+        model=stage.model,
+        first=stage.first,
+        last=stage.last,
+        vocab_size=vocab_size,
+        num_peers=plan.num_devices - 1,
+        tensor_ranks=plan.tp,
+        sequence_parallel=bool(plan.sequence_parallel) and plan.tp > 1,
+        sequence_ranks=plan.cp,
+        expert_ranks=plan.ep,
+        expert_tensor_ranks=plan.tp if plan.etp is None else plan.etp,
+        state_ranks=cut.state_ranks,
+        expert_state_ranks=cut.expert_state_ranks,
+        zero_stage=cut.zero_stage,
+        in_flight=flight,
+        pieces=plan.virtual_stages or 1,
+    )
 
 
 def _label(stage: int, plan: Plan) -> str:
