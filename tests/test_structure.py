@@ -64,7 +64,7 @@ LEVELS = (
 )
 """First names below ``vramfit``; imports point to the same level or down, rooms only down."""
 ROOMS = LEVELS[2]
-BETWEEN_ROOMS = {("engines", "memory"), ("frameworks", "memory")}
+BETWEEN_ROOMS = {("engines", "memory"), ("frameworks", "memory"), ("trace", "catalogue"), ("trace", "memory")}
 TORCH_FREE = (
     *("__init__", "allocator", "recording", "replay", "snapshot", "timeline"),
     *("measure_door", "measuring", "workload_table"),

@@ -1,0 +1,288 @@
+"""What is allocated: every new storage on the virtual device is an allocation, its death is a free.
+
+Below autograd, where the storages are made; what a program sees of the device is ``view``'s.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vramfit.trace.recording import DEFAULT_STREAM, Category, Frame, Recording
+from vramfit.trace.site import Sites
+
+
+class Memory(Protocol):
+    """Whoever must agree to an allocation: the simulated card, which may refuse."""
+
+    def allocated(self, number: int) -> None:
+        """Follow the recording to allocation ``number``; raises when the card is full."""
+
+
+class _Storage(weakref.ref[Any]):
+    """A living storage of the virtual device."""
+
+    __slots__ = ("key", "num_bytes", "number", "seq")
+    key: int
+    number: int
+    """Of its allocation in the recording; -1 = it lies on the host, or nowhere, and is not counted."""
+    num_bytes: int
+    seq: int
+    """Sequence number of the autograd node that ran when it was made; -1 = none did."""
+
+
+NOT_COUNTED = -1
+Workspaces = Callable[[Any, tuple[Any, ...], dict[str, Any], Any], Iterable[tuple[str, int]]]
+
+
+class Recorder(TorchDispatchMode):
+    """Writes births and deaths of storages into a recording while a program runs."""
+
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Answer PyTorch that the compiler need not be kept off: it does not run, and asking it imports it."""
+        return False
+
+    def __init__(self, recording: Recording, memory: Memory) -> None:
+        """Begin with an empty device."""
+        super().__init__()
+        self.recording, self.memory = recording, memory
+        self.sites = Sites()
+        self.live: dict[int, _Storage] = {}
+        self.uncounted: dict[int, str] = {}
+        """Living storages that are not on the device: key and the device a program sees, ``cpu`` or ``meta``."""
+        self.stream = DEFAULT_STREAM
+        self.num_operators = 0
+        self.aside: str | None = None
+        """Where new storages are while set: ``cpu`` or ``meta``; None = on the device."""
+        self.backward_depth = 0
+        self.workspaces: Workspaces | None = None
+        self.on_operator: Callable[[int], None] | None = None
+        self.forward_sites: dict[int, tuple[str, tuple[Frame, ...]]] = {}
+        self._names: dict[Any, str] = {}
+        self._aliases: dict[Any, bool] = {}
+        self._accumulation = _Accumulation()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operator, and record what it left."""
+        if types and any(t is not torch.Tensor and hasattr(t, "__torch_dispatch__") and _is_foreign(t) for t in types):
+            return NotImplemented  # a subclass such as DTensor: its own operators on plain tensors come here again
+        with torch._C.DisableTorchFunction():
+            return self._run(func, args, kwargs or {})
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.num_operators += 1
+        if self.on_operator is not None:
+            self.on_operator(self.num_operators)
+        if self.backward_depth and self._accumulation.in_place(func, args, self):
+            return args[0]
+        out = func(*args, **kwargs)
+        if self.workspaces is not None:
+            for name, num_bytes in self.workspaces(func, args, kwargs, out):
+                self.scratch(name, num_bytes)
+        aliases = self._aliases.get(func)
+        if aliases is None:
+            aliases = self._aliases[func] = _only_aliases(func)
+        if not aliases:
+            self._outputs(func, args, kwargs, out)
+        return out
+
+    def _outputs(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        if isinstance(out, torch.Tensor):
+            if out.is_meta:
+                self._born(func, out, args)
+        elif isinstance(out, list | tuple):
+            for each in out:
+                self._outputs(func, args, kwargs, each)
+
+    def _born(self, func: Any, tensor: torch.Tensor, args: tuple[Any, ...]) -> None:
+        storage = tensor.untyped_storage()
+        key, num_bytes = storage._cdata, storage.nbytes()
+        known = self.live.get(key)
+        if known is not None:
+            if known.num_bytes != num_bytes:
+                self.resized(known, num_bytes)
+            return
+        if not num_bytes:
+            return
+        entry = _Storage(storage, self._died)
+        entry.key, entry.num_bytes, entry.number, entry.seq = key, num_bytes, NOT_COUNTED, -1
+        aside = self.aside
+        if aside is None and self.uncounted:
+            aside = self._aside(args)
+        if aside is None:
+            self._allocate(entry, func)
+        else:
+            self.uncounted[key] = aside
+        self.live[key] = entry
+
+    def _aside(self, args: Iterable[Any]) -> str | None:
+        """Return where an operator's results lie when all its tensors lie aside; None = on the device."""
+        found = None
+        for each in _tensors(args):
+            if each.is_meta:
+                aside = self.uncounted.get(each.untyped_storage()._cdata)
+                if aside is None:
+                    return None
+                found = aside
+        return found
+
+    def _allocate(self, entry: _Storage, func: Any) -> None:
+        name = self._names.get(func)
+        if name is None:
+            name = self._names[func] = str(func)
+        module, frames = self.site(entry)
+        entry.number = self.recording.allocate(
+            entry.num_bytes, stream=self.stream, operator=name, module=module, frames=frames
+        )
+        try:
+            self.memory.allocated(entry.number)
+        except torch.OutOfMemoryError:
+            entry.number = NOT_COUNTED
+            raise
+
+    def site(self, entry: _Storage | None = None) -> tuple[str, tuple[Frame, ...]]:
+        """Return module and lines of what runs now; in a backward pass, those of the forward it belongs to."""
+        grad = torch.is_grad_enabled()
+        if self.backward_depth and not grad:
+            node = torch._C._current_autograd_node()
+            if node is not None:
+                seq = node._sequence_nr()
+                if entry is not None:
+                    entry.seq = seq
+                found = self.forward_sites.get(seq)
+                if found is not None:
+                    return found
+        here = (self.sites.module, self.sites.here())
+        if grad:
+            self.forward_sites[torch._C._autograd._get_sequence_nr() - 1] = here
+        return here
+
+    def scratch(self, name: str, num_bytes: int, category: Category = Category.WORKSPACE) -> None:
+        """Record memory that lives during one operator only."""
+        if num_bytes <= 0:
+            return
+        module, frames = self.site()
+        number = self.recording.allocate(
+            num_bytes, stream=self.stream, operator=name, module=module, category=category, frames=frames
+        )
+        self.memory.allocated(number)
+        self.recording.free(number)
+
+    def keep(self, name: str, num_bytes: int, category: Category = Category.WORKSPACE, stream: int = -1) -> int:
+        """Record memory that lives on until ``drop``; returns its number."""
+        stream = self.stream if stream < 0 else stream
+        number = self.recording.allocate(
+            num_bytes, stream=stream, operator=name, module=self.sites.module, category=category
+        )
+        self.memory.allocated(number)
+        return number
+
+    def drop(self, number: int) -> None:
+        """Record the end of what ``keep`` recorded."""
+        self.recording.free(number)
+
+    def resized(self, entry: _Storage, num_bytes: int) -> None:
+        """Record that a storage was made larger or smaller: new memory first, then the old is freed."""
+        old, counted = entry.number, entry.key not in self.uncounted
+        entry.num_bytes, entry.number = num_bytes, NOT_COUNTED
+        if num_bytes and counted:
+            self._allocate(entry, "resize_")
+        if old != NOT_COUNTED:
+            self.drop(old)
+
+    def _died(self, entry: _Storage) -> None:
+        key = entry.key
+        if self.live.get(key) is entry:
+            del self.live[key]
+            self.uncounted.pop(key, None)
+        if entry.number != NOT_COUNTED and not self.closed:
+            self.recording.free(entry.number)
+
+    closed = False
+    """True once the recording is finished: what dies later is nobody's concern."""
+
+    def number_of(self, tensor: torch.Tensor) -> int:
+        """Return the number of the allocation a tensor lies in; -1 = it is not on the device."""
+        found = self.live.get(tensor.untyped_storage()._cdata) if tensor.is_meta else None
+        return NOT_COUNTED if found is None else found.number
+
+
+def _is_foreign(kind: type) -> bool:
+    return kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__  # type: ignore[attr-defined]
+
+
+def _tensors(values: Iterable[Any]) -> Iterable[torch.Tensor]:
+    for each in values:
+        if isinstance(each, torch.Tensor):
+            yield each
+        elif isinstance(each, list | tuple):
+            yield from _tensors(each)
+
+
+def _only_aliases(func: Any) -> bool:
+    """Return whether an operator only returns what it was given: views and changes in place make no storage."""
+    schema = getattr(func, "_schema", None)
+    if schema is None or schema.name.split("::")[-1].startswith(("resize", "set_", "_resize")):
+        return False
+    returns = schema.returns
+    return bool(returns) and all(r.alias_info is not None for r in returns)
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor's elements fill its span without holes or overlap, in whatever order."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+class _Accumulation:
+    """Adds gradients up in place where the engine would, had it not seen a mode.
+
+    With modes on, the engine adds two gradients that arrive at one place into a third tensor; on a device it adds into
+    the first when nobody else holds that. Source: pytorch/pytorch:torch/csrc/autograd/input_buffer.cpp,
+    ``can_accumulate_inplace``; accumulate_grad.h for gradients of leaves.
+    """
+
+    def __init__(self) -> None:
+        self._add = torch.ops.aten.add.Tensor
+        self._alone: tuple[int, int, int] | None = None
+
+    def in_place(self, func: Any, args: tuple[Any, ...], recorder: Recorder) -> bool:
+        """Return whether this is the engine's own addition and its first operand may take the sum."""
+        if func is not self._add or len(args) != 2 or torch.is_grad_enabled():
+            return False
+        node = torch._C._current_autograd_node()
+        old, new = args
+        if node is None or not isinstance(old, torch.Tensor) or not isinstance(new, torch.Tensor):
+            return False
+        if old.shape != new.shape or old.dtype != new.dtype or not old.is_meta:
+            return False
+        if type(node).__name__ == "AccumulateGrad":
+            return True
+        entry = recorder.live.get(old.untyped_storage()._cdata)
+        if entry is None or entry.seq in (-1, node._sequence_nr()):
+            return False
+        return self._held_once(old) and (old.is_contiguous() or _is_dense(old))
+
+    def _held_once(self, old: torch.Tensor) -> bool:
+        counts = (
+            old._use_count(),
+            torch._C._storage_Use_Count(old.untyped_storage()._cdata),
+            sys.getrefcount(old),
+        )
+        if self._alone is None:
+            self._alone = (4, 2, 99)
+        return counts[0] <= self._alone[0] and counts[1] <= self._alone[1]
