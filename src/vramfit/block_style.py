@@ -41,3 +41,16 @@ class BlockStyle:
     """Loss head where the request names none."""
     default_attention: str = "sdpa"
     """Attention implementation where the request names none."""
+    fused_adapter: bool = False
+    """True: the adapter's product is scaled and added in one kernel each way (Unsloth); False: as peft writes it."""
+    dropout: bool | None = None
+    """Whether blocks drop a share of their outputs and attention probabilities; None = as the family's own code."""
+    fp32_router: bool = False
+    """True: the router multiplies in fp32, with a copy of its input (DeepSeek's own code)."""
+    weighs_activations: bool = False
+    """True: the router's weights are multiplied in with the experts' activation (Megatron); False: with outputs."""
+    weighs_inputs: bool = False
+    """True: the router's weights are multiplied in before the experts (torchtitan)."""
+    checkpoint_needs_gradient: bool = True
+    """True: under recomputation the first block's input wants a gradient although nothing below it is trained (peft's
+    enable_input_require_grads)."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from vramfit.layer_kind import GroupedQuery
+from vramfit.layer_kind import CrossAttention, GroupedQuery
 from vramfit.memory.tape import operator as op
 from vramfit.memory.tape.engine import Value
+from vramfit.memory.tape.form import BlockForm
+from vramfit.memory.tape.matrix import Matrices, Matrix
 from vramfit.memory.tape.tape import Tape
 from vramfit.memory.tape.writer import FP32, Writer
 from vramfit.units import round_up
@@ -16,71 +18,8 @@ FLASH_ROWS, FLASH_COLUMNS = 128, 32
 EFFICIENT_ROWS = 32
 """Rows to which the memory-efficient kernel pads its statistics:
 pytorch/pytorch:aten/src/ATen/native/transformers/cuda/mem_eff_attention/kernel_forward.h."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionForm:
-    """What a block's tensors say about its attention beyond its kind."""
-
-    fused: bool = False
-    """Queries, keys and values come of one matrix."""
-    bias: bool = False
-    output_bias: bool = False
-    norms: bool = False
-    """Norms on queries and keys, head by head."""
-    rotary: bool = True
-
-
-def grouped_query(w: Writer, x: Value, hidden: int, facts: GroupedQuery, form: AttentionForm) -> Value:
-    """Write grouped-query attention from the normed input to the output projection."""
-    heads, groups, width = facts.num_attention_heads, facts.num_key_value_heads, facts.head_dim
-    values = facts.v_head_dim or width
-    q, k, v = _projections(w, x, hidden, (heads * width, groups * width, groups * values), form)
-    if form.norms:
-        q = w.norm(q, width)
-        k = w.norm(k, width)
-    if form.rotary:
-        q, k = rotary(w, q, k, w.flow.tokens * width)
-    attended = kernel(w, q, k, v, Heads(queries=heads, keys=groups, width=width, values=values))
-    del q, k, v, x
-    return w.scattered(attended, heads * values, hidden, bias=form.output_bias)
-
-
-def _projections(
-    w: Writer, x: Value, hidden: int, widths: tuple[int, int, int], form: AttentionForm
-) -> tuple[Value, Value, Value]:
-    fused = form.fused if w.style.fused_query_key_value is None else w.style.fused_query_key_value
-    if not fused:
-        q, k, v = w.gathered(x, hidden, widths, bias=form.bias)
-        return op.view(w.t, q), op.view(w.t, k), op.view(w.t, v)
-    (mixed,) = w.gathered(x, hidden, (sum(widths),), bias=form.bias)
-    q, k, v = op.split(w.t, mixed, tuple(w.flow.tokens * width for width in widths))
-    return q, k, v
-
-
-def rotary(w: Writer, q: Value, k: Value, table: int) -> tuple[Value, Value]:
-    """Write rotary embedding of queries and keys."""
-    t = w.t
-    if w.style.fused_rotary:
-        return _turn_fused(t, q), _turn_fused(t, k)
-    cos, sin = t.constant(table, q.each), t.constant(table, q.each)
-    turned_q = _turn(t, q, cos, sin)
-    turned_k = _turn(t, k, cos, sin)
-    return turned_q, turned_k
-
-
-def _turn_fused(t: Tape, x: Value) -> Value:
-    return op.fused(t, (x,), t.new(x.elements, x.each), ())
-
-
-def _turn(t: Tape, x: Value, cos: Value, sin: Value) -> Value:
-    """Multiply by cosines, and add the halves, changed over, multiplied by sines."""
-    return op.add(t, op.multiply(t, x, cos), op.multiply(t, _changed_over(t, x), sin))
-
-
-def _changed_over(t: Tape, x: Value) -> Value:
-    first, second = op.view(t, x, x.elements // 2), op.view(t, x, x.elements // 2)
-    return op.join(t, (op.scale(t, second), first))
+WIDEST_FLASH = 256
+"""Widest head that FlashAttention 2 takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +32,100 @@ class Heads:
     """Of a query and a key."""
     values: int
     """Width of a value."""
+    key_tokens: int
+    masked: bool = False
+    """An explicit mask goes in, which FlashAttention does not take."""
+
+
+def grouped_query(w: Writer, x: Value, hidden: int, facts: GroupedQuery, form: BlockForm) -> Value:
+    """Write grouped-query attention from the normed input to the output projection."""
+    width, values = facts.head_dim, facts.v_head_dim or facts.head_dim
+    heads = Heads(
+        queries=facts.num_attention_heads,
+        keys=facts.num_key_value_heads,
+        width=width,
+        values=values,
+        key_tokens=w.flow.key_tokens,
+        masked=facts.window_tokens is not None and facts.window_tokens < w.flow.key_tokens,
+    )
+    q, k, v = _projections(w, x, hidden, heads, form.matrices)
+    if form.scaled_queries and not w.style.fused_rotary:
+        q = op.scale(w.t, q)
+    if form.query_norms:
+        q = w.norm(q, width, in_fp32=form.scaled_in_fp32)
+        k = w.norm(k, width, in_fp32=form.scaled_in_fp32)
+    if form.rotary:
+        q, k = rotary(w, q, k, w.flow.sequence_tokens * width)
+    attended = kernel(w, q, k, v, heads)
+    del q, k, v, x
+    return w.scattered(attended, heads.queries * values, hidden, form.matrices["attention output"])
+
+
+def cross(w: Writer, x: Value, hidden: int, facts: CrossAttention, form: BlockForm) -> Value:
+    """Write attention to another stream, whose values every block reads and nobody here counts."""
+    t, tokens = w.t, facts.source_tokens or w.flow.source_tokens
+    heads = Heads(
+        queries=facts.num_attention_heads,
+        keys=facts.num_key_value_heads,
+        width=facts.head_dim,
+        values=facts.head_dim,
+        key_tokens=tokens,
+        masked=True,
+    )
+    (q,) = w.gathered(x, hidden, (heads.queries * heads.width,), (form.matrices["query"],))
+    source = t.constant(w.flow.sequences * tokens * hidden, w.flow.each)
+    t.leaf(source, lambda _: None)
+    size = heads.keys * heads.width
+    k = w.linear(source, hidden, size, form.matrices["key"])
+    v = w.linear(source, hidden, size, form.matrices["value"])
+    del source
+    attended = kernel(w, op.view(t, q), op.view(t, k), op.view(t, v), heads)
+    del q, k, v, x
+    return w.scattered(attended, heads.queries * heads.values, hidden, form.matrices["attention output"])
+
+
+def _projections(w: Writer, x: Value, hidden: int, heads: Heads, matrices: Matrices) -> tuple[Value, Value, Value]:
+    t = w.t
+    widths = (heads.queries * heads.width, heads.keys * heads.width, heads.keys * heads.values)
+    fused = w.style.fused_query_key_value
+    if fused is None:
+        fused = not matrices.has("query") and matrices.has("query_key_value")
+    if not fused:
+        uses = tuple(matrices[use] for use in ("query", "key", "value"))
+        q, k, v = w.gathered(x, hidden, widths, uses)
+        return op.laid_out(t, q), op.laid_out(t, k), op.view(t, v)
+    use = matrices["query_key_value"] if matrices.has("query_key_value") else merged(matrices, "query", "value")
+    (mixed,) = w.gathered(x, hidden, (sum(widths),), (use,))
+    q, k, v = op.split(t, mixed, tuple(w.flow.tokens * width for width in widths))
+    return q, k, v
+
+
+def merged(matrices: Matrices, first: str, second: str) -> Matrix:
+    """Return what a framework's one matrix is where the checkpoint has several."""
+    one, two = matrices[first], matrices[second]
+    return one if one.rank >= two.rank else two
+
+
+def rotary(w: Writer, q: Value, k: Value, table: int) -> tuple[Value, Value]:
+    """Write rotary embedding of queries and keys."""
+    t = w.t
+    if w.style.fused_rotary:
+        turned = op.fused(t, (q,), t.new(q.elements, q.each), ())
+        return turned, op.fused(t, (k,), t.new(k.elements, k.each), ())
+    cos, sin = t.constant(table, q.each), t.constant(table, q.each)
+    turned_q = _turn(t, q, cos, sin)
+    turned_k = _turn(t, k, cos, sin)
+    return turned_q, turned_k
+
+
+def _turn(t: Tape, x: Value, cos: Value, sin: Value) -> Value:
+    """Multiply by cosines, and add the halves, changed over, multiplied by sines."""
+    return op.add(t, op.multiply(t, x, cos), op.multiply(t, _changed_over(t, x), sin))
+
+
+def _changed_over(t: Tape, x: Value) -> Value:
+    first, second = op.view(t, x, x.elements // 2), op.view(t, x, x.elements // 2)
+    return op.join(t, (op.scale(t, second), first))
 
 
 def kernel(w: Writer, q: Value, k: Value, v: Value, heads: Heads) -> Value:
@@ -103,14 +136,24 @@ def kernel(w: Writer, q: Value, k: Value, v: Value, heads: Heads) -> Value:
         q, k, v = (op.cast(t, x, flow.each) for x in (q, k, v))
     if flow.attention == "eager":
         return _steps(w, q, k, v, heads)
-    efficient = flow.attention == "efficient" or q.each == FP32
-    if heads.keys != heads.queries and (w.style.repeats_key_values or efficient):
+    efficient = _takes_efficient(w, q, heads)
+    if heads.keys != heads.queries and (w.style.repeats_key_values or efficient or heads.width != heads.values):
         k, v = _repeated(t, k, heads), _repeated(t, v, heads)
         heads = replace(heads, keys=heads.queries)
     output = t.new(rows * heads.values, q.each)
     padded = round_up(flow.sequence_tokens, EFFICIENT_ROWS) if efficient else flow.sequence_tokens
     statistics = t.new(flow.sequences * heads.queries * padded, FP32)
     return op.attention(t, (q, k, v), output, statistics, backward_scratch(w, heads, efficient=efficient))
+
+
+def _takes_efficient(w: Writer, q: Value, heads: Heads) -> bool:
+    """Say whether the memory-efficient kernel runs: asked for, in fp32, or where ``sdpa`` gets what flash cannot take.
+
+    Source: pytorch/pytorch:aten/src/ATen/native/transformers/cuda/sdp_utils.cpp.
+    """
+    if w.flow.attention == "efficient" or q.each == FP32:
+        return True
+    return w.flow.attention == "sdpa" and (heads.masked or heads.width != heads.values or heads.width > WIDEST_FLASH)
 
 
 def _repeated(t: Tape, x: Value, heads: Heads) -> Value:
@@ -134,17 +177,19 @@ def backward_scratch(w: Writer, heads: Heads, *, efficient: bool) -> int:
         wide = heads.width if flow.each != FP32 else 0
         return flow.sequences * heads.queries * flow.sequence_tokens * FP32 * (1 + wide)
     rows = flow.sequences * heads.queries * round_up(flow.sequence_tokens, FLASH_ROWS)
-    expanded = flow.sequences * flow.key_tokens * heads.queries * (heads.width + heads.values) * flow.each
+    expanded = flow.sequences * heads.key_tokens * heads.queries * (heads.width + heads.values) * flow.each
     return rows * FP32 * (1 + round_up(heads.width, FLASH_COLUMNS)) + (expanded if heads.keys != heads.queries else 0)
 
 
 def _steps(w: Writer, q: Value, k: Value, v: Value, heads: Heads) -> Value:
-    """Write attention with its scores: product, scale, mask, softmax in fp32, cast, product."""
+    """Write attention with its scores: product, scale, mask, softmax in fp32, cast, dropout, product."""
     t, flow = w.t, w.flow
     if heads.keys != heads.queries:
         k, v = _repeated(t, k, heads), _repeated(t, v, heads)
     rows = flow.sequences * heads.queries * flow.sequence_tokens
-    weights = op.scale(t, op.product(t, q, k, rows * flow.key_tokens))
+    weights = op.scale(t, op.product(t, q, k, rows * heads.key_tokens))
     weights = op.scale(t, weights)
     weights = op.cast(t, op.of_output(t, op.cast(t, weights, FP32)), q.each)
+    if flow.score_dropout:
+        weights = w.dropout(weights)
     return op.copy(t, op.product(t, weights, v, rows * heads.values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 from vramfit.block_style import BlockStyle
@@ -9,7 +10,9 @@ from vramfit.formats import Role
 from vramfit.memory.tape.block import block
 from vramfit.memory.tape.engine import Value
 from vramfit.memory.tape.flow import Flow
+from vramfit.memory.tape.form import DROPPED, SCALED_AFTER, SCORES_DROPPED
 from vramfit.memory.tape.head import LABEL, Head, write_head
+from vramfit.memory.tape.matrix import Matrix, any_trains
 from vramfit.memory.tape.tape import Tape
 from vramfit.memory.tape.walk import Walked, checkpoint, walk
 from vramfit.memory.tape.writer import Writer
@@ -23,18 +26,32 @@ MEMO = 4096
 """Distinct blocks whose costs are remembered."""
 
 
-def step_cost(shard: Shard, training: Training, style: BlockStyle) -> StepCost:
+def step_cost(shard: Shard, training: Training, style: BlockStyle, *, worst_routing: bool = False) -> StepCost:
     """Return what each block of a rank keeps and takes for one micro-batch.
 
     Args:
         shard: the rank's part of the model, cut by every degree.
         training: the workload; what it leaves open is filled by ``style``.
         style: how the framework writes its blocks.
+        worst_routing: whether all tokens go to the experts of this rank; False: routers are even.
     """
     model, flow = shard.model, _flow(shard, training, style)
-    hidden = model.hidden_size
-    walked = [(_block(layer, hidden, flow, style), count) for layer, count in _runs(model.layers)]
-    head, held = _head(_head_of(model, training, style), flow, style) if shard.last else (None, 0)
+    if worst_routing:
+        flow = replace(flow, worst_routing=True)
+    hidden, family = model.hidden_size, model.family
+    grows = _first_grows(model, training, style)
+    walked = []
+    for layer, count in _runs(model.layers):
+        left = count
+        if not grows and any_trains(layer.tensors):
+            walked.append((_block(layer, hidden, family, flow, style, grows=False), 1))
+            grows, left = True, count - 1
+        if left:
+            walked.append((_block(layer, hidden, family, flow, style, grows=grows), left))
+    head, held = None, 0
+    if shard.last:
+        norms_train = any_trains(t for t in model.head if t.role is Role.NORM)
+        head, held = _head(_head_of(model, training, style), flow, style, norms_train=norms_train)
     wants = [w.keeps_input for w, _ in walked] + [head.keeps_input if head else False]
     first = _first(shard, flow, style, keeps_output=wants[0])
     blocks: list[tuple[BlockStep, int]] = []
@@ -56,9 +73,10 @@ def step_cost(shard: Shard, training: Training, style: BlockStyle) -> StepCost:
 
 def _flow(shard: Shard, training: Training, style: BlockStyle) -> Flow:
     assert training.sequence_tokens is not None, "the caller fills in the sequence"
-    precision = training.precision or "bf16"
-    each = 4 if precision == "fp32" else 2
+    each = 4 if training.precision == "fp32" else 2
     weight_each = 4 if style.autocast else each
+    adapter = training.adapter
+    family = shard.model.family
     return Flow(
         sequences=training.micro_batch,
         sequence_tokens=ceil_div(training.sequence_tokens, shard.sequence_ranks),
@@ -71,7 +89,24 @@ def _flow(shard: Shard, training: Training, style: BlockStyle) -> Flow:
         recompute=training.recompute or "none",
         modules=training.recompute_modules or (),
         compiled=bool(training.compile),
+        adapter_dropout=bool(adapter is not None and adapter.dropout),
+        dropout=family in DROPPED if style.dropout is None else style.dropout,
+        score_dropout=family in SCORES_DROPPED if style.dropout is None else style.dropout,
+        source_tokens=training.sequence_tokens,
+        expert_ranks=shard.expert_ranks,
+        expert_tensor_ranks=shard.expert_tensor_ranks,
     )
+
+
+def _first_grows(model: ModelSpec, training: Training, style: BlockStyle) -> bool:
+    """Say whether the first block's input wants a gradient: the embedding trains, or a checkpoint needs it to.
+
+    Where nothing below is trained, peft makes the embedding's output want one under gradient checkpointing
+    (enable_input_require_grads).
+    """
+    if any_trains(model.embeddings) or not model.embeddings:
+        return True
+    return training.recompute not in {None, "none"} and style.checkpoint_needs_gradient
 
 
 def _runs(layers: tuple[Layer, ...]) -> list[tuple[Layer, int]]:
@@ -95,15 +130,17 @@ def _step(name: str, walked: Walked, *, keeps_output: bool) -> BlockStep:
         passing_bytes=walked.passing,
         gradient_bytes=walked.gradients,
         output_bytes=walked.output,
+        cached_bytes=walked.cached,
     )
 
 
 @lru_cache(maxsize=MEMO)
-def _block(layer: Layer, hidden: int, flow: Flow, style: BlockStyle) -> Walked:
+def _block(layer: Layer, hidden: int, family: str, flow: Flow, style: BlockStyle, *, grows: bool) -> Walked:
     t = Tape()
     t.fused_weight_gradients = style.fused_weight_gradients
-    w = Writer(t=t, flow=flow, style=style)
-    write = block(layer, hidden)
+    vectors = any(not s.frozen for s in layer.tensors if s.role not in {Role.ADAPTER, Role.LINEAR, Role.EXPERT})
+    w = Writer(t=t, flow=flow, style=style, vectors_train=vectors)
+    write = block(layer, hidden, family)
 
     def run(t: Tape, box: list[Value]) -> Value:
         x = box[0]  # the loop over layers holds it too
@@ -111,11 +148,12 @@ def _block(layer: Layer, hidden: int, flow: Flow, style: BlockStyle) -> Walked:
             return checkpoint(t, lambda _, x: write(w, x), x, whole=style.reentrant)
         return write(w, x)
 
-    return walk(t, run, flow.outer_tokens * hidden, flow.residual_each)
+    return walk(t, run, flow.outer_tokens * hidden, flow.residual_each, grows=grows)
 
 
 def _head_of(model: ModelSpec, training: Training, style: BlockStyle) -> Head:
     norms = [t for t in model.head if t.role is Role.NORM]
+    matrices = (*model.head, *(model.embeddings[:1] if model.tied else ()))
     return Head(
         hidden=model.hidden_size,
         vocabulary=model.vocab_size or 0,
@@ -123,15 +161,20 @@ def _head_of(model: ModelSpec, training: Training, style: BlockStyle) -> Head:
         chunk_tokens=training.loss_chunk_tokens,
         layer_norm=any((t.role is Role.BIAS and "norm" in t.name) or "ln_f" in t.name for t in model.head),
         normed=bool(norms),
+        scaled_in_fp32=model.family in SCALED_AFTER,
+        matrix=Matrix(
+            trains=any_trains(t for t in matrices if len(t.shape) > 1),
+            bias=any(t.role is Role.BIAS and "norm" not in t.name and "ln_f" not in t.name for t in model.head),
+        ),
     )
 
 
 @lru_cache(maxsize=MEMO)
-def _head(head: Head, flow: Flow, style: BlockStyle) -> tuple[Walked, int]:
+def _head(head: Head, flow: Flow, style: BlockStyle, *, norms_train: bool) -> tuple[Walked, int]:
     """Walk the head; also return what the caller holds of it until the whole backward pass is over."""
     t = Tape()
     t.fused_weight_gradients = style.fused_weight_gradients
-    w = Writer(t=t, flow=flow, style=style)
+    w = Writer(t=t, flow=flow, style=style, vectors_train=norms_train)
     held: list[Value] = []
     walked = walk(t, lambda _, box: write_head(w, box, head, held), flow.outer_tokens * head.hidden, flow.residual_each)
     return walked, sum(value.storage.num_bytes for value in held)

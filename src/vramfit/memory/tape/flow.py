@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vramfit.layer_kind import Experts
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
@@ -27,6 +29,29 @@ class Flow:
     modules: tuple[str, ...] = ()
     """What selective recomputation names."""
     compiled: bool = False
+    adapter_dropout: bool = False
+    """The adapter drops a share of its input."""
+    dropout: bool = False
+    """Outputs of attention and network are dropped in part (``hidden_dropout``)."""
+    score_dropout: bool = False
+    """Attention probabilities are dropped in part."""
+    source_tokens: int = 0
+    """Tokens of one sequence of the stream that cross attention reads."""
+    expert_ranks: int = 1
+    """Ranks that share out the experts: a rank works on tokens of all of them."""
+
+    expert_tensor_ranks: int = 1
+    """Ranks that divide the matrices of an expert: they share their tokens."""
+    worst_routing: bool = False
+    """True: all tokens go to experts of this rank, as many as it has of those chosen; False: routers are even."""
+
+    def routed_tokens(self, facts: Experts) -> int:
+        """Return the rows that the experts of one rank work on."""
+        rows = self.outer_tokens * self.expert_tensor_ranks
+        if not self.worst_routing:
+            return rows * facts.num_experts_per_tok
+        local = max(1, facts.num_experts // self.expert_ranks)
+        return rows * self.expert_ranks * min(facts.num_experts_per_tok, local)
 
     @property
     def tokens(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vramfit.memory.tape import operator as op
 from vramfit.memory.tape.engine import Gradients, Storage, Value
+from vramfit.memory.tape.matrix import Matrix
 from vramfit.memory.tape.tape import Tape
 from vramfit.memory.tape.writer import FP32, Writer
 from vramfit.units import ceil_div
@@ -25,20 +26,24 @@ class Head:
     chunk_tokens: int | None = None
     layer_norm: bool = False
     normed: bool = True
+    scaled_in_fp32: bool = False
+    matrix: Matrix = Matrix()  # noqa: RUF009 - frozen
 
 
 def write_head(w: Writer, box: list[Value], head: Head, held: list[Value]) -> Value:
     """Write the end of a model; ``held`` gets what the caller holds until the backward pass is over."""
     t = w.t
     t.module = "final norm"
-    x = w.norm(box[0], head.hidden, layer_norm=head.layer_norm) if head.normed else box[0]
+    x = box[0]
+    if head.normed:
+        x = w.norm(x, head.hidden, layer_norm=head.layer_norm, in_fp32=head.scaled_in_fp32)
     box.clear()
     t.module = "loss"
     if head.loss == "fused-linear":
         return _fused_linear(w, x, head)
     if head.loss == "chunked":
         return _chunked(w, x, head, held)
-    (logits,) = w.gathered(x, head.hidden, (head.vocabulary,))
+    (logits,) = w.gathered(x, head.hidden, (head.vocabulary,), (head.matrix,))
     if w.style.holds_logits:
         held.append(logits)
     if head.loss == "fused":
@@ -88,7 +93,7 @@ def _chunked(w: Writer, x: Value, head: Head, held: list[Value]) -> Value:
     t = w.t
     rows = w.flow.tokens
     chunk = min(rows, head.chunk_tokens or ceil_div(rows, CHUNKS))
-    weight = w.weight(head.hidden * head.vocabulary)
+    weight = w.weight(head.hidden * head.vocabulary, trains=head.matrix.trains)
     logits = []
     for start in range(0, rows, chunk):
         size = min(chunk, rows - start)
@@ -112,7 +117,7 @@ def _fused_linear(w: Writer, x: Value, head: Head) -> Value:
     Source: linkedin/Liger-Kernel:src/liger_kernel/ops/fused_linear_cross_entropy.py.
     """
     t, rows, hidden, vocabulary = w.t, w.flow.tokens, head.hidden, head.vocabulary
-    weight = w.weight(hidden * vocabulary)
+    weight = w.weight(hidden * vocabulary, trains=head.matrix.trains)
     trains, each, matrix_each = weight.node is not None, x.each, weight.each
     of_x = t.new(rows * hidden, each)
     of_w = t.new(hidden * vocabulary, matrix_each) if trains else None

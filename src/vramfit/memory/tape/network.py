@@ -1,55 +1,79 @@
-"""Feed-forward networks written in operators."""
+"""Feed-forward networks that all tokens pass, written in operators."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from vramfit.layer_kind import Dense
 from vramfit.memory.tape import operator as op
+from vramfit.memory.tape.attention import merged
 from vramfit.memory.tape.engine import Value
+from vramfit.memory.tape.form import Activation, BlockForm
 from vramfit.memory.tape.writer import Writer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkForm:
-    """What a block's tensors say about its network beyond its kind."""
-
-    fused: bool = False
-    """Gate and up projections are one matrix."""
-    bias: bool = False
-    of_output: bool = False
-    """The activation function keeps its output (ReLU) and not its input."""
-
-
-def dense(w: Writer, x: Value, hidden: int, facts: Dense, form: NetworkForm) -> Value:
+def dense(w: Writer, x: Value, hidden: int, facts: Dense, form: BlockForm) -> Value:
     """Write a network that all tokens pass."""
     width = facts.intermediate_size
-    inner = _gated(w, x, hidden, width, form) if facts.gated else _plain(w, x, hidden, width, form)
-    return w.scattered(inner, width, hidden, bias=form.bias)
+    inner = gated(w, x, hidden, width, form) if facts.gated else plain(w, x, hidden, width, form)
+    if form.network_dropout and w.flow.dropout:
+        inner = w.dropout(inner)
+    return w.scattered(inner, width, hidden, form.matrices["down"])
 
 
-def _plain(w: Writer, x: Value, hidden: int, width: int, form: NetworkForm) -> Value:
-    (inner,) = w.gathered(x, hidden, (width,), bias=form.bias)
-    return op.of_output(w.t, inner) if form.of_output else op.activation(w.t, inner)
+def plain(w: Writer, x: Value, hidden: int, width: int, form: BlockForm) -> Value:
+    """Write one matrix and the activation function."""
+    (inner,) = w.gathered(x, hidden, (width,), (form.matrices["up"],))
+    return activated(w, inner, form.activation)
 
 
-def _gated(w: Writer, x: Value, hidden: int, width: int, form: NetworkForm) -> Value:
+def activated(w: Writer, x: Value, activation: Activation) -> Value:
+    """Write an activation function."""
     t = w.t
-    fused = form.fused if w.style.fused_gate_up is None else w.style.fused_gate_up
+    match activation:
+        case Activation.OUTPUT:
+            return op.of_output(t, x)
+        case Activation.SQUARED:
+            return op.activation(t, x) if w.style.fused_activation else op.square(t, op.of_output(t, x))
+        case Activation.WRITTEN_OUT if not w.style.fused_activation:
+            return _written_out(w, x)
+        case _:
+            return op.activation(t, x)
+
+
+def _written_out(w: Writer, x: Value) -> Value:
+    """Write ``0.5 * x * (1 + tanh(c * (x + d * x**3)))``.
+
+    Source: huggingface/transformers:src/transformers/activations.py, NewGELUActivation.
+    """
+    t = w.t
+    half = op.scale(t, x)
+    inner = op.add(t, x, op.scale(t, op.square(t, x)))
+    return op.multiply(t, half, op.scale(t, op.of_output(t, op.scale(t, inner))))
+
+
+def gated(w: Writer, x: Value, hidden: int, width: int, form: BlockForm) -> Value:
+    """Write gate and up projections, the activation function and their product."""
+    t, matrices = w.t, form.matrices
+    fused = matrices.has("gate_up") if w.style.fused_gate_up is None else w.style.fused_gate_up
     if fused:
-        (both,) = w.gathered(x, hidden, (2 * width,), bias=form.bias)
-        if w.style.fused_activation:
-            return op.fused(t, (both,), t.new(both.elements // 2, both.each), (both,))
-        gate, up = op.split(t, both, (both.elements // 2,) * 2)
-        del both
-        return op.multiply(t, up, op.activation(t, gate))
+        use = matrices["gate_up"] if matrices.has("gate_up") else merged(matrices, "gate", "up")
+        (both,) = w.gathered(x, hidden, (2 * width,), (use,))
+        return gate_of(w, both, form)
     if w.style.fused_activation or (w.flow.share > 1 and not w.style.gathers_again):
-        gate, up = w.gathered(x, hidden, (width, width), bias=form.bias)
+        gate, up = w.gathered(x, hidden, (width, width), (matrices["gate"], matrices["up"]))
         if w.style.fused_activation:
             return op.fused(t, (gate, up), t.new(gate.elements, gate.each), (gate, up))
-        return op.multiply(t, op.activation(t, gate), up)
+        return op.multiply(t, activated(w, gate, form.activation), up)
     return op.multiply(
         t,
-        op.activation(t, w.gathered(x, hidden, (width,), bias=form.bias)[0]),
-        w.gathered(x, hidden, (width,), bias=form.bias)[0],
+        activated(w, w.gathered(x, hidden, (width,), (matrices["gate"],))[0], form.activation),
+        w.gathered(x, hidden, (width,), (matrices["up"],))[0],
     )
+
+
+def gate_of(w: Writer, both: Value, form: BlockForm) -> Value:
+    """Write the product of activated gate and up projection, which lie in one tensor."""
+    t = w.t
+    if w.style.fused_activation:
+        return op.fused(t, (both,), t.new(both.elements // 2, both.each), (both,))
+    gate, up = op.split(t, both, (both.elements // 2,) * 2)
+    return op.multiply(t, up, activated(w, gate, form.activation))

@@ -231,3 +231,72 @@ def product(t: Tape, a: Value, b: Value, elements: int) -> Value:
 def part(t: Tape, x: Value, elements: int) -> Value:
     """Look at some rows of a tensor; their gradient is written into zeros of the whole."""
     return view(t, x, elements)
+
+
+def packed_linear(t: Tape, x: Value, inputs: int, outputs: int) -> Value:
+    """Multiply by a frozen matrix that is stored packed: each pass unpacks it for itself.
+
+    Source: bitsandbytes-foundation/bitsandbytes:bitsandbytes/autograd/_functions.py, MatMul4Bit.
+    """
+    unpacked = t.new(inputs * outputs, x.each)
+    y = t.new(x.elements // inputs * outputs, x.each)
+    del unpacked
+    size, each = x.elements, x.each
+
+    def derive(_arrived: Arrived, _saved: Saved) -> Gradients:
+        again = t.new(inputs * outputs, each)
+        of_x = t.new(size, each)
+        del again
+        return (of_x,)
+
+    return t.record((x,), y, derive)
+
+
+def laid_out(t: Tape, x: Value) -> Value:
+    """Look at the heads of a tensor; the gradient comes back in another order and is laid out anew."""
+    y = Value(x.storage, x.elements, x.each)
+    size, each = x.elements, x.each
+
+    def derive(_arrived: Arrived, _saved: Saved) -> Gradients:
+        return (t.new(size, each),)
+
+    return t.record((x,), y, derive)
+
+
+def spread(t: Tape, own: Value, shared: Value, elements: int) -> Value:
+    """Write a tensor of every head's own part and a part that all heads share; the shared gradient is a sum."""
+    y = t.new(elements, own.each)
+    sizes, each = (own.elements, shared.elements), own.each
+    wants = (own.node is not None, shared.node is not None)
+
+    def derive(_arrived: Arrived, _saved: Saved) -> Gradients:
+        return tuple(t.new(size, each) if wanted else None for size, wanted in zip(sizes, wants, strict=True))
+
+    return t.record((own, shared), y, derive)
+
+
+def linear_of_experts(t: Tape, x: Value, weight: Value, elements: int) -> Value:
+    """Multiply the tokens of each expert by its matrix, all matrices in one weight."""
+    t.keep_first(weight.node is not None, x.node is not None)
+    y = t.new(elements, x.each)
+    size, each, matrix, matrix_each = x.elements, x.each, weight.elements, weight.each
+    to_x, to_w = x.node is not None, weight.node is not None
+    makes = to_w and not t.fused_weight_gradients
+
+    def derive(_arrived: Arrived, _saved: Saved) -> Gradients:
+        of_x = t.new(size, each) if to_x else None
+        return of_x, t.new(matrix, matrix_each) if makes else None
+
+    return t.record((x, weight), y, derive, (x if to_w else None, weight if to_x else None))
+
+
+def summed(t: Tape, x: Value, elements: int) -> Value:
+    """Sum over an axis; the gradient is read again and again and not written out."""
+    y = t.new(elements, x.each)
+
+    def derive(arrived: Arrived, _saved: Saved) -> Gradients:
+        (g,) = arrived
+        assert g is not None
+        return (g.alias(),)
+
+    return t.record((x,), y, derive)

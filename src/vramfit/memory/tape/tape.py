@@ -29,6 +29,8 @@ class Tape:
         """True: the kernel adds a matrix gradient to a buffer held elsewhere; none is made."""
         self.saves = True
         """False: under ``no_grad`` or checkpointing, nothing is remembered."""
+        self.cache: list[Value] = []
+        """Cast weights that autocast keeps until its region ends."""
         self.counted = 0
         """Times that something was saved, to know where a recomputation may stop."""
         self.stop_after: int | None = None

@@ -27,6 +27,8 @@ class Walked:
     """Peaks, measured without the input where it is kept."""
     gradients: int
     output: int
+    cached: int = 0
+    """Cast copies of weights that stay until autocast's region ends although nothing keeps them for the backward."""
 
 
 def walk(t: Tape, write: Take, elements: int, each: int, *, grows: bool = True) -> Walked:
@@ -50,6 +52,9 @@ def walk(t: Tape, write: Take, elements: int, each: int, *, grows: bool = True) 
     forward, output, elements, each = t.meter.most, y.storage.num_bytes, y.elements, y.each
     node, place = y.node, y.place
     del y
+    cached = t.meter.live
+    t.cache.clear()
+    cached -= t.meter.live
     kept = {owner: size for owner, size in t.meter.owners.items() if size}
     of_input = kept.pop(INPUT, 0)
     backward = passing = 0
@@ -65,6 +70,7 @@ def walk(t: Tape, write: Take, elements: int, each: int, *, grows: bool = True) 
         passing=max(0, passing - of_input),
         gradients=t.meter.settled,
         output=output,
+        cached=cached,
     )
 
 
@@ -91,6 +97,7 @@ def checkpoint(t: Tape, write: Run, x: Value, *, whole: bool) -> Value:
         t.stop_after = None if whole else t.counted + num_saved
         again = write(t, inner)
         t.stop_after = None
+        t.cache.clear()
         node, place = again.node, again.place
         assert node is not None
         if not whole:

@@ -1,4 +1,4 @@
-"""Writes the small pieces that all blocks are made of: norms and linear layers in a framework's style."""
+"""Writes the small pieces that all blocks are made of: norms, linear layers and dropout in a framework's style."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from vramfit.block_style import BlockStyle
 from vramfit.memory.tape import operator as op
 from vramfit.memory.tape.engine import Value
 from vramfit.memory.tape.flow import Flow
+from vramfit.memory.tape.matrix import Matrix
 from vramfit.memory.tape.tape import Tape
 
 FP32, BF16 = 4, 2
@@ -20,52 +21,140 @@ class Writer:
     t: Tape
     flow: Flow
     style: BlockStyle
+    vectors_train: bool = True
+    """Whether norms and other vectors of the block are trained."""
 
-    def weight(self, elements: int) -> Value:
+    def weight(self, elements: int, *, trains: bool = True, each: int | None = None) -> Value:
         """Return a weight of this block."""
-        return self.t.weight(elements, self.flow.weight_each)
+        return self.t.weight(elements, each or self.flow.weight_each, trains=trains)
 
-    def linear(self, x: Value, inputs: int, outputs: int, *, bias: bool = False) -> Value:
-        """Write a linear layer; under autocast input and weights are cast first."""
-        weight = self.weight(inputs * outputs)
-        offset = self.weight(outputs) if bias else None
+    def vector(self, elements: int) -> Value:
+        """Return a weight of a norm or another vector."""
+        return self.weight(elements, trains=self.vectors_train)
+
+    def linear(self, x: Value, inputs: int, outputs: int, matrix: Matrix = Matrix()) -> Value:  # noqa: B008 - frozen
+        """Write a linear layer, with the adapter beside it; under autocast input and weights are cast first."""
+        y = self._base(x, inputs, outputs, matrix)
+        if not matrix.rank:
+            return y
+        given = y.each
+        if matrix.packed:
+            y = op.copy(self.t, y)  # peft clones the output of a 4-bit layer
+        return op.cast(self.t, self._adapted(x, y, inputs, outputs, matrix), given)
+
+    def _base(self, x: Value, inputs: int, outputs: int, matrix: Matrix) -> Value:
+        t, each = self.t, self.flow.each
+        if matrix.packed:
+            return op.packed_linear(t, op.cast(t, x, each), inputs, outputs)
+        weight = self.weight(inputs * outputs, trains=matrix.trains)
+        offset = self.weight(outputs, trains=matrix.bias_trains) if matrix.bias else None
         if self.style.autocast:
-            x, weight = op.cast(self.t, x, self.flow.each), op.cast(self.t, weight, self.flow.each)
-            offset = None if offset is None else op.cast(self.t, offset, self.flow.each)
-        return op.linear(self.t, x, weight, outputs, offset)
+            x, weight = op.cast(t, x, each), self._cast_weight(weight)
+            offset = None if offset is None else self._cast_weight(offset)
+        return op.linear(t, x, weight, outputs, offset)
 
-    def gathered(self, x: Value, inputs: int, widths: tuple[int, ...], *, bias: bool = False) -> tuple[Value, ...]:
+    def _cast_weight(self, weight: Value) -> Value:
+        """Cast a weight; of trained ones autocast keeps the copy until its region ends."""
+        copy = op.cast(self.t, weight, self.flow.each)
+        if copy is not weight and weight.node is not None:
+            self.t.cache.append(copy)
+        return copy
+
+    def _adapted(self, x: Value, y: Value, inputs: int, outputs: int, matrix: Matrix) -> Value:
+        """Add ``B(A(dropout(x))) * scale``; input and weights in the adapter's format, or cast by autocast.
+
+        Source: huggingface/peft:src/peft/tuners/lora/layer.py and bnb.py, Linear.forward.
+        """
+        t, each = self.t, matrix.adapter_each
+        first, second = self.weight(inputs * matrix.rank, each=each), self.weight(matrix.rank * outputs, each=each)
+        if self.style.autocast:
+            if not matrix.packed:
+                x = op.cast(t, x, each)
+            x = self.dropout(x) if self.flow.adapter_dropout else x
+            x, first, second = op.cast(t, x, self.flow.each), self._cast_weight(first), self._cast_weight(second)
+        else:
+            x = op.cast(t, x, each)
+            x = self.dropout(x) if self.flow.adapter_dropout else x
+        if matrix.magnitude:
+            return self._with_magnitude(y, op.linear(t, x, first, matrix.rank), second, inputs, outputs)
+        if self.style.fused_adapter:
+            return op.add(t, y, op.linear(t, op.linear(t, x, first, matrix.rank), second, outputs))
+        added = op.scale(t, op.linear(t, op.linear(t, x, first, matrix.rank), second, outputs))
+        if matrix.packed and not self.style.autocast:
+            added = op.cast(t, added, y.each)
+        return op.add(t, y, added)
+
+    def _with_magnitude(self, y: Value, inner: Value, second: Value, inputs: int, outputs: int) -> Value:
+        """Write DoRA: the norm of the whole matrix is made anew, and both results are scaled by magnitudes.
+
+        Source: huggingface/peft:src/peft/tuners/lora/dora.py, DoraLinearLayer.forward.
+        """
+        t, each = self.t, inner.each
+        identity = t.new(inputs * inputs, each)
+        product = t.new(outputs * inputs, each)
+        unpacked = t.new(outputs * inputs, each)
+        both = t.new(outputs * inputs, each)
+        del identity, product, unpacked, both
+        size = op.of_output(t, self.weight(outputs, each=each))
+        result = op.linear(t, inner, second, outputs)
+        base = op.multiply(t, op.scale(t, size), y)
+        return op.add(t, base, op.scale(t, op.multiply(t, size, result)))
+
+    def gathered(self, x: Value, inputs: int, outputs: tuple[int, ...], matrices: tuple[Matrix, ...]) -> list[Value]:
         """Write linear layers side by side that read the same input, all tokens of it."""
-        if self.flow.share > 1 and not self.style.gathers_again:
-            x = op.gather(self.t, x, self.flow.share)
+        t, ranks = self.t, self.flow.share
+        if ranks > 1 and not self.style.gathers_again:
+            x = op.gather(t, x, ranks)
         if self.style.autocast and not self.style.separate_casts:
-            x = op.cast(self.t, x, self.flow.each)
-        if self.flow.share > 1 and self.style.gathers_again:
-            return tuple(
-                op.gathered_linear(self.t, x, self.weight(inputs * width), width, self.flow.share) for width in widths
-            )
-        return tuple(self.linear(x, inputs, width, bias=bias) for width in widths)
+            x = op.cast(t, x, self.flow.each)
+        if ranks > 1 and self.style.gathers_again and not matrices[0].rank and not matrices[0].packed:
+            weights = [self.weight(inputs * width, trains=m.trains) for width, m in zip(outputs, matrices, strict=True)]
+            return [op.gathered_linear(t, x, w, n, ranks) for w, n in zip(weights, outputs, strict=True)]
+        if ranks > 1 and self.style.gathers_again:
+            x = op.gather(t, x, ranks)
+        return [self.linear(x, inputs, width, m) for width, m in zip(outputs, matrices, strict=True)]
 
-    def scattered(self, x: Value, inputs: int, outputs: int, *, bias: bool = False) -> Value:
+    def scattered(self, x: Value, inputs: int, outputs: int, matrix: Matrix) -> Value:
         """Write a linear layer whose output is summed over ranks, and under sequence parallelism divided."""
-        y = self.linear(x, inputs, outputs, bias=bias)
+        y = self.linear(x, inputs, outputs, matrix)
         return op.copy(self.t, y, y.elements // self.flow.share) if self.flow.share > 1 else y
 
-    def norm(self, x: Value, width: int, *, layer_norm: bool = False) -> Value:
-        """Write a norm over rows of ``width``: in one kernel, or RMSNorm step by step in fp32."""
+    def dropout(self, x: Value) -> Value:
+        """Write dropout: a mask of one byte an element is kept."""
+        mask = self.t.new(x.elements, 1)
+        return op.fused(self.t, (x,), self.t.new(x.elements, x.each), (mask,))
+
+    def norm(self, x: Value, width: int, *, layer_norm: bool = False, in_fp32: bool = False) -> Value:
+        """Write a norm over rows of ``width``: in one kernel, or RMSNorm step by step in fp32.
+
+        Args:
+            x: what is normed.
+            width: elements of a row.
+            layer_norm: with mean and bias; always one kernel.
+            in_fp32: multiply by the weight before the cast back (Gemma).
+        """
         t, rows = self.t, x.elements // width
         if layer_norm or self.style.fused_norm:
             return self._one_kernel(x, width, rows, layer_norm=layer_norm)
         given = x.each
+        if in_fp32:
+            return op.cast(t, op.multiply(t, self._normed(x, rows), self._wide(width)), given)
+        x = self._normed(x, rows)
+        return op.multiply(t, self.vector(width), op.cast(t, x, given))
+
+    def _normed(self, x: Value, rows: int) -> Value:
+        t = self.t
         x = op.cast(t, x, FP32)
         variance = op.mean(t, op.square(t, x), rows)
-        x = op.multiply(t, x, op.of_output(t, op.scale(t, variance)))
-        return op.multiply(t, self.weight(width), op.cast(t, x, given))
+        return op.multiply(t, x, op.of_output(t, op.scale(t, variance)))
+
+    def _wide(self, width: int) -> Value:
+        return op.scale(self.t, op.cast(self.t, self.vector(width), FP32))
 
     def _one_kernel(self, x: Value, width: int, rows: int, *, layer_norm: bool) -> Value:
         if self.style.autocast:
             x = op.cast(self.t, x, FP32)
         y = self.t.new(x.elements, x.each)
         statistics = self.t.new(rows * (2 if layer_norm else 1), FP32)
-        vectors = (self.weight(width), self.weight(width)) if layer_norm else (self.weight(width),)
+        vectors = (self.vector(width), self.vector(width)) if layer_norm else (self.vector(width),)
         return op.fused(self.t, (x, *vectors), y, (x, statistics))

@@ -1,0 +1,95 @@
+"""Mixtures of experts written in operators: router, dispatch, experts, combination."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vramfit.formats import Role
+from vramfit.layer_kind import Experts
+from vramfit.memory.tape import operator as op
+from vramfit.memory.tape.engine import Value
+from vramfit.memory.tape.form import BlockForm
+from vramfit.memory.tape.matrix import Matrices
+from vramfit.memory.tape.network import activated, gate_of, gated, plain
+from vramfit.memory.tape.writer import FP32, Writer
+
+INDEX = 8
+"""Bytes of an index: int64."""
+
+
+def experts(w: Writer, x: Value, hidden: int, facts: Experts, form: BlockForm) -> Value:
+    """Write a mixture of experts; routed tokens are those of an even router unless the flow says worst.
+
+    Source: huggingface/transformers:src/transformers/integrations/moe.py, grouped_mm_experts_forward;
+    NVIDIA/Megatron-LM:megatron/core/transformer/moe/token_dispatcher.py, MoEAlltoAllTokenDispatcher.
+    """
+    t = w.t
+    weights = _router(w, x, hidden, facts)
+    routed = _routed(w, x, weights, hidden, facts, form)
+    del weights
+    if not facts.shared_intermediate_size:
+        return routed
+    tensors = tuple(s for s in form.matrices.tensors if s.role is not Role.EXPERT and "shared" in s.name)
+    own = replace(form, matrices=Matrices(tensors=tensors))
+    width = facts.shared_intermediate_size
+    inner = gated(w, x, hidden, width, own) if facts.gated else plain(w, x, hidden, width, own)
+    shared = w.scattered(inner, width, hidden, own.matrices["down"])
+    del inner
+    return op.add(t, routed, shared)
+
+
+def _router(w: Writer, x: Value, hidden: int, facts: Experts) -> Value:
+    """Write the router: scores of all experts in fp32, and the weights of those chosen."""
+    t, rows = w.t, w.flow.outer_tokens
+    weight = w.weight(hidden * facts.num_experts, trains=w.vectors_train)
+    if w.style.fp32_router:
+        x = op.cast(t, x, FP32)
+        weight = op.cast(t, weight, FP32)
+    elif w.style.autocast:
+        x, weight = op.cast(t, x, w.flow.each), op.cast(t, weight, w.flow.each)
+    scores = op.of_output(t, op.cast(t, op.linear(t, x, weight, facts.num_experts), FP32))
+    chosen = rows * facts.num_experts_per_tok
+    index = t.new(chosen, INDEX)
+    return op.fused(t, (scores,), t.new(chosen, FP32), (index,))
+
+
+def _routed(w: Writer, x: Value, weights: Value, hidden: int, facts: Experts, form: BlockForm) -> Value:
+    t, flow = w.t, w.flow
+    inputs, width = facts.latent_size or hidden, facts.moe_intermediate_size
+    rows = flow.routed_tokens(facts)
+    local = max(1, facts.num_experts // flow.expert_ranks)
+    own = Matrices(tensors=tuple(s for s in form.matrices.tensors if s.role is Role.EXPERT))
+    trains = own["down"].trains
+    if facts.latent_size:
+        x = w.linear(x, hidden, inputs)
+    if w.style.autocast:
+        x = op.cast(t, x, flow.each)
+    order = t.new(rows, INDEX)
+    sent = op.fused(t, (x,), t.new(rows * inputs, x.each), (order,))
+    if flow.expert_ranks > 1 and local > 1:
+        sent = op.copy(t, sent)  # what arrives lies by sender, and is sorted by expert
+    if w.style.weighs_inputs:
+        sent = op.cast(t, op.multiply(t, op.cast(t, sent, FP32), weights), flow.each)
+    first = w.weight(local * inputs * width * (2 if facts.gated else 1), trains=trains)
+    last = w.weight(local * inputs * width, trains=trains)
+    if w.style.autocast:
+        first, last = op.cast(t, first, flow.each), op.cast(t, last, flow.each)
+    inner = op.linear_of_experts(t, sent, first, rows * width * (2 if facts.gated else 1))
+    del sent
+    if w.style.weighs_activations:
+        inner = op.fused(t, (inner, weights), t.new(rows * width, inner.each), (inner, weights))
+    else:
+        inner = gate_of(w, inner, form) if facts.gated else activated(w, inner, form.activation)
+    result = op.linear_of_experts(t, inner, last, rows * inputs)
+    del inner
+    if not (w.style.weighs_activations or w.style.weighs_inputs):
+        result = op.multiply(t, result, weights)
+    back = t.new(rows, INDEX)
+    tokens = x.elements // inputs
+    if w.style.weighs_activations:
+        result = op.fused(t, (result,), t.new(tokens * inputs, result.each), (back,))
+    else:
+        result = op.fused(t, (result,), t.new(result.elements, result.each), (back,))
+        result = op.summed(t, result, tokens * inputs)
+    result = op.cast(t, result, flow.each)
+    return w.linear(result, inputs, hidden) if facts.latent_size else result
