@@ -40,6 +40,7 @@ from vramfit.result import (
 )
 from vramfit.shard import Shard
 from vramfit.spec import ModelSpec
+from vramfit.step import StepCost
 from vramfit.timeline import Moment, Timeline
 from vramfit.training import Training
 from vramfit.training_choices import Decided, decide
@@ -87,7 +88,7 @@ def estimate_training(
     cut = cutting(decided.framework, asked, steps)
     marked = as_trained(model, decided.training, wide_base=decided.framework.wide_base)
     shards = training_shards(marked, cut)
-    settings = [_setting(shard, decided, cut) for shard in shards]
+    settings = [setting_of(shard, decided, cut) for shard in shards]
     ranks = [_rank(setting, device) for setting in settings]
     trained = {id(t): t for t in (*marked.embeddings, *marked.head)}
     return TrainingEstimate(
@@ -105,7 +106,8 @@ def estimate_training(
     )
 
 
-def _setting(shard: Shard, decided: Decided, cut: Cutting) -> Setting:
+def setting_of(shard: Shard, decided: Decided, cut: Cutting) -> Setting:
+    """Return one rank and everything decided about how it trains."""
     return Setting(
         shard=shard,
         training=decided.training,
@@ -142,11 +144,16 @@ def _summary(model: ModelSpec) -> ModelSummary:
 
 def walk_of(setting: Setting) -> Walk:
     """Return one micro-batch of a rank, ready to be walked through."""
+    step = step_of(setting)
+    return Walk(setting=setting, runs=runs_of(step, setting), held_bytes=step.held_bytes)
+
+
+def step_of(setting: Setting) -> StepCost:
+    """Return what the blocks of a rank keep and take for one micro-batch."""
     from vramfit.memory.tape.cost import step_cost  # noqa: PLC0415 - the largest room, paid for when it is needed
 
     style = replace(setting.framework.style, autocast=setting.recipe.autocast)
-    step = step_cost(setting.shard, setting.training, style)
-    return Walk(setting=setting, runs=runs_of(step, setting), held_bytes=step.held_bytes)
+    return step_cost(setting.shard, setting.training, style)
 
 
 def _rank(setting: Setting, device: Device | None) -> tuple[Breakdown, Timeline]:
