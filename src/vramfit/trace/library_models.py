@@ -25,7 +25,7 @@ UNPACKING = {"int4": unpack_in_torch, "nf4": unpack_by_kernel}
 """How 4-bit weights are unpacked: with PyTorch's operators (runs everywhere), or by one kernel (a rule of memory)."""
 
 
-def need(package: str) -> Any:  # noqa: ANN401 - a module
+def need(package: str) -> Any:
     """Import a library.
 
     Raises:
@@ -88,7 +88,7 @@ def language_model(order: Order, given: Mapping[str, Any]) -> Case:
     return Case(model=model, make_inputs=make, loss=own_loss, classes=words or None)
 
 
-def configuration(transformers: Any, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
+def configuration(transformers: Any, values: Mapping[str, Any]) -> Any:
     """Return the configuration object of transformers for the content of a ``config.json``.
 
     Raises:
@@ -112,7 +112,7 @@ def configuration(transformers: Any, values: Mapping[str, Any]) -> Any:  # noqa:
         raise InvalidValueError("config", kind, f"values that transformers takes ({error})") from None
 
 
-def adapt(order: Order, model: Any) -> None:  # noqa: ANN401 - a model of transformers
+def adapt(order: Order, model: Any) -> None:
     """Switch on recomputation where it is asked for."""
     if order.workload.recompute == "full":
         if hasattr(model, "activation_checkpointing_enable"):  # since transformers 5
@@ -121,7 +121,7 @@ def adapt(order: Order, model: Any) -> None:  # noqa: ANN401 - a model of transf
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
-def with_lora(model: Any, rank: int, given: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a model of transformers
+def with_lora(model: Any, rank: int, given: Mapping[str, Any]) -> Any:
     """Return the model with LoRA adapters on the linear layers ``targets`` names; default: all but the head."""
     peft = need("peft")
     targets = given.get("targets", "all-linear")
@@ -138,7 +138,7 @@ def with_lora(model: Any, rank: int, given: Mapping[str, Any]) -> Any:  # noqa: 
 class FourBitAdapted(torch.nn.Module):
     """A four-bit layer with a LoRA adapter in fp32 beside it, as peft keeps one (peft/tuners/lora/bnb.py)."""
 
-    def __init__(self, frozen: Any, rank: int) -> None:  # noqa: ANN401 - a four-bit layer
+    def __init__(self, frozen: Any, rank: int) -> None:
         """Make both factors on the device of the layer."""
         super().__init__()
         self.frozen = frozen
@@ -153,7 +153,7 @@ class FourBitAdapted(torch.nn.Module):
         return out + added.to(out.dtype)
 
     @classmethod
-    def dress(cls, model: Any, rank: int) -> Any:  # noqa: ANN401 - a model of transformers
+    def dress(cls, model: Any, rank: int) -> Any:
         """Freeze a model and put an adapter on each of its four-bit layers."""
         from vramfit.trace.low_bit import FourBitLinear  # noqa: PLC0415 - beside its use
 

@@ -48,12 +48,12 @@ class _Product(torch.autograd.Function):
     """A product that keeps only the packed weights."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, layer: FourBitLinear) -> torch.Tensor:  # noqa: ANN401 - torch's context
+    def forward(ctx: Any, x: torch.Tensor, layer: FourBitLinear) -> torch.Tensor:
         ctx.layer = layer
         return torch.nn.functional.linear(x, layer.unpack(layer).to(x.dtype))
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, None]:  # noqa: ANN401
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, None]:
         if not ctx.needs_input_grad[0]:
             return None, None
         return torch.matmul(gradient, ctx.layer.unpack(ctx.layer).to(gradient.dtype)), None
@@ -91,13 +91,13 @@ def to_four_bit(model: nn.Module, unpack: Unpack, keep: Iterable[str] = ("lm_hea
 class EightBitAdamW(torch.optim.Optimizer):
     """AdamW that keeps both moments in one byte each, with one scale per 256 of them."""
 
-    def __init__(self, params: Any, lr: float = 1e-4, *, kernel: bool = False) -> None:  # noqa: ANN401 - torch's own
+    def __init__(self, params: Any, lr: float = 1e-4, *, kernel: bool = False) -> None:
         """Take parameters; ``kernel``: states are updated without temporaries, as one fused kernel does."""
         super().__init__(params, {"lr": lr})
         self.kernel = kernel
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # noqa: ANN401 - torch's own
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient."""
         loss = None if closure is None else closure()
         for group in self.param_groups:

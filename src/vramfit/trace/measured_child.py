@@ -106,11 +106,11 @@ def measure(order: Mapping[str, Any]) -> dict[str, Any]:
     torch.cuda.synchronize()
     context = _context(driver)
     if order.get("snapshot"):
-        torch.cuda.memory._record_memory_history(max_entries=HISTORY_EVENTS)  # noqa: SLF001 - documented by that name
+        torch.cuda.memory._record_memory_history(max_entries=HISTORY_EVENTS)
     moments = Moments(driver)
     run_workload(Workload(**order["workload"]), "cuda", moments)
     if order.get("snapshot"):
-        torch.cuda.memory._dump_snapshot(order["snapshot"])  # noqa: SLF001 - so
+        torch.cuda.memory._dump_snapshot(order["snapshot"])
     return {
         "device": properties.name,
         "device_memory_bytes": properties.total_memory,
