@@ -59,6 +59,7 @@ PROFILES = (
             holds_logits=False,
         ),
         sharding=Sharding.MEGATRON,
+        deepspeed=True,
         zero_stage=1,
         distributed_optimizer=False,
         sequence_parallel=False,

@@ -34,6 +34,7 @@ FIRST = Framework(
     recompute="selective",
     style=BlockStyle(repeats_key_values=True),
     sharding=Sharding.FSDP2,
+    whole_ends=False,
     clips_gradients=True,
     fragmentation=FRAGMENTATION,
     counts=Quantity.RESERVED_PEAK,

@@ -39,6 +39,7 @@ FIRST = Framework(
     optimizer_implementation="foreach",
     loss="fp32",
     sharding=Sharding.FSDP1,
+    deepspeed=True,
     clips_gradients=True,
     fragmentation=FRAGMENTATION,
     counts=Quantity.PROCESS_PEAK,
