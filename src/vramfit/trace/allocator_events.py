@@ -76,6 +76,16 @@ class StreamEvents:
             if not queue:
                 del self._queues[stream]
 
+    def complete(self, books: Books, block: Block) -> None:
+        """Cache one block that waits, whatever its streams do: somebody saw that they had finished."""
+        for stream, queue in list(self._queues.items()):
+            if block in queue:
+                queue.remove(block)
+            if not queue:
+                del self._queues[stream]
+        block.events = 0
+        books.finish_free(block)
+
     def _from_captures(self, books: Books) -> None:
         """Begin to wait for the blocks that were freed during a capture."""
         postponed, self._postponed = self._postponed, []

@@ -29,12 +29,12 @@ def _release_pool(books: Books, pool: Pool) -> None:
         if block.expandable is not None:
             pages.append(block)
         elif not block.split:
-            _release(books, block)
+            release_segment(books, block)
     for block in pages:
         unmap(books, block)
 
 
-def _release(books: Books, block: Block) -> None:
+def release_segment(books: Books, block: Block) -> None:
     """Give one whole segment back."""
     pool = block.pool
     pool.remove(block)
@@ -60,7 +60,7 @@ def release_available(books: Books, pool: Pool, size: int, stream: int) -> bool:
     keys = pool.free.get(stream, [])
     place = bisect_left(keys, wanted << ADDRESS_BITS)
     if place < len(keys):
-        _release(books, pool.blocks[keys[place] & ADDRESS_MASK])
+        release_segment(books, pool.blocks[keys[place] & ADDRESS_MASK])
         return True
     released = 0
     while keys and released < wanted and keys[-1] >> ADDRESS_BITS >= limit:
@@ -68,7 +68,7 @@ def release_available(books: Books, pool: Pool, size: int, stream: int) -> bool:
         if block.split or block.expandable is not None:  # only a whole segment can go back
             break
         released += block.size
-        _release(books, block)
+        release_segment(books, block)
     return released >= wanted
 
 
@@ -96,5 +96,5 @@ def collect_garbage(books: Books) -> None:
             progress = True
             released += block.size
             ages -= age
-            _release(books, block)
+            release_segment(books, block)
         whole = left
