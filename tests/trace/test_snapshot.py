@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from recordings import busy_recording
 from vramfit.errors import VramfitError
 from vramfit.trace.allocator_config import parse_config
 from vramfit.trace.allocator_device import DeviceMemory
 from vramfit.trace.allocator_events import EventTiming
-from vramfit.trace.recording import Category, Frame, Mark, Recording
+from vramfit.trace.recording import Recording
 from vramfit.trace.replay import OutOfMemoryInReplayError, Replay
 from vramfit.trace.snapshot import Action, BlockState
 from vramfit.trace.snapshot_reader import load_snapshot, read_snapshot
@@ -27,34 +28,6 @@ VIEWER_READS = {
     "TUPLE3", "BINFLOAT",
 }  # fmt: skip
 """Instructions that the viewer's own unpickler knows (pytorch/pytorch:torch/utils/viz/MemoryViz.js, unpickle)."""
-
-
-def busy_recording() -> Recording:
-    """Record three steps with small and large tensors, a second stream and an emptied cache."""
-    recording = Recording("busy")
-    weights = [
-        recording.allocate(n, operator="aten.empty", module=f"layers.{i}", category=Category.PARAMETER)
-        for i, n in enumerate((300, 5 * MIB, 30 * MIB, 700_000))
-    ]
-    for step in range(3):
-        recording.mark(Mark.STEP, value=step)
-        kept = [
-            recording.allocate(
-                3 * MIB + 1000 * i,
-                operator="aten.mm",
-                module="layers.1",
-                category=Category.ACTIVATION,
-                frames=(Frame("train.py", 12, "forward"), Frame("train.py", 30, "<module>")),
-            )
-            for i in range(6)
-        ]
-        recording.use(kept[2], 9)
-        for number in reversed(kept):
-            recording.free(number)
-        if step == 1:
-            recording.mark(Mark.EMPTY_CACHE)
-    recording.free(weights[1])
-    return recording
 
 
 def played(text: str = "", timing: EventTiming = EventTiming.AT_SYNCHRONIZE) -> Replay:
