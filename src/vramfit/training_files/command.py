@@ -1,0 +1,117 @@
+"""The command of a script that trains: what launches it, on how many devices, and its flags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from vramfit.errors import InvalidValueError
+from vramfit.training_files.script import statements
+
+FLAG = re.compile(r"--?[A-Za-z][\w.\-]*(=.*)?", re.DOTALL)
+PER_NODE = frozenset({"--nproc-per-node", "--num-gpus", "--nproc_per_node"})
+NODES = frozenset({"--nnodes", "--num-nodes", "--num-machines"})
+ALL = frozenset({"--num-processes"})
+SWIFT = frozenset({"sft", "pt", "rlhf"})
+TRL = frozenset({"sft", "dpo", "kto", "orpo", "grpo", "reward", "rloo", "cpo"})
+MEGATRON = frozenset({"--tensor-model-parallel-size", "--num-attention-heads", "--seq-length"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingCommand:
+    """One command."""
+
+    program: str
+    """``megatron``, ``ms_swift``, ``torchtitan``, ``llama_factory`` or ``trainer``."""
+    verb: str
+    """What it is asked to do, such as ``dpo``; empty where the program does one thing."""
+    flags: dict[str, object]
+    """Without hyphens in front: a text, several, or ``True`` for a switch."""
+    launched: dict[str, str]
+    """What its launcher says: ``per_node``, ``nodes``, ``all``."""
+
+
+def find(text: str, where: str) -> TrainingCommand:
+    """Return the command that trains.
+
+    Raises:
+        InvalidValueError: none of its commands is of a program that is known here.
+
+    >>> find("torchrun --nproc_per_node 8 pretrain_gpt.py --tensor-model-parallel-size 2 --bf16", "x").launched
+    {'per_node': '8'}
+    """
+    said = statements(text, where)
+    for words in said:
+        program = _program(words)
+        if program is not None:
+            return _command(*program, words)
+    together = tuple(word for words in said for word in words)
+    program = _by_flags(together)
+    if program is not None:
+        return _command(program, "", 0, together)
+    raise InvalidValueError(
+        where, " ".join(together[:12]), "a command of Megatron-LM, torchtitan, ms-swift, LLaMA-Factory or a Trainer script",
+        "or a configuration in JSON, YAML or TOML",
+    )  # fmt: skip
+
+
+def _program(words: tuple[str, ...]) -> tuple[str, str, int] | None:
+    """Return program, verb and where its flags begin."""
+    names = [PurePath(word).name for word in words]
+    for i, name in enumerate(names):
+        after = names[i + 1] if i + 1 < len(names) else ""
+        if name == "swift" and after in SWIFT:
+            return "ms_swift", after, i + 2
+        if name in {"llamafactory-cli", "lmf"} and after == "train":
+            return "llama_factory", "", i + 2
+        if name == "trl" and after in TRL:
+            return "trainer", after, i + 2
+        if name in {"torchtitan.train", "run_train.sh"} or words[i].endswith("torchtitan/train.py"):
+            return "torchtitan", "", i + 1
+        if name.endswith(".py") and any(word.startswith("--") for word in words[i + 1 :]):
+            program = _by_flags(words[i + 1 :])
+            if program is not None:
+                return program, name.removesuffix(".py").removeprefix("run_"), i + 1
+    return None
+
+
+def _by_flags(words: tuple[str, ...]) -> str | None:
+    """Say whose flags these are."""
+    said = {word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")}
+    if said & MEGATRON:
+        return "megatron"
+    if any(word.startswith(("--training.", "--parallelism.", "--activation-checkpoint.")) for word in said):
+        return "torchtitan"
+    if said & {"--finetuning-type", "--cutoff-len"}:
+        return "llama_factory"
+    if said & {"--train-type", "--tuner-type", "--sft-type"}:
+        return "ms_swift"
+    return "trainer" if said & {"--model-name-or-path", "--per-device-train-batch-size"} else None
+
+
+def _command(program: str, verb: str, start: int, words: tuple[str, ...]) -> TrainingCommand:
+    launched = {}
+    for name, value in _pairs(words[:start]):
+        spelt = f"--{name.replace('_', '-')}"
+        for what, names in (("per_node", PER_NODE), ("nodes", NODES), ("all", ALL)):
+            if spelt in names and isinstance(value, str):
+                launched[what] = value
+    return TrainingCommand(program=program, verb=verb, flags=dict(_pairs(words[start:])), launched=launched)
+
+
+def _pairs(words: tuple[str, ...]) -> Iterator[tuple[str, object]]:
+    """Yield each flag with what follows it."""
+    i = 0
+    while i < len(words):
+        word = words[i]
+        i += 1
+        if not FLAG.fullmatch(word):
+            continue
+        name, equals, value = word.lstrip("-").partition("=")
+        values = [value] if equals else []
+        while i < len(words) and not FLAG.fullmatch(words[i]) and not equals:
+            values.append(words[i])
+            i += 1
+        yield name, True if not values else values[0] if len(values) == 1 else values

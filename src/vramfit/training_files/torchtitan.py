@@ -1,0 +1,134 @@
+"""torchtitan's settings: TOML files of versions before 0.3, and ``--section.field value`` of all.
+
+Source of names and meanings: pytorch/torchtitan:torchtitan/config/job_config.py (2026-02) and
+torchtitan/config/configs.py (0.3); models: torchtitan/models/*/__init__.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+from vramfit.errors import InvalidValueError
+from vramfit.training_files.key import Found, NotModelled, Reader, count, is_open, names, text, to, truth, when, word
+from vramfit.training_files.table import keys, understand
+from vramfit.training_files.trainer import ALL_OFFLOADED, IMPLEMENTATION, OPTIMIZER, SHARDED
+from vramfit.training_files.training_file import GLOBAL_BATCH, Document, TrainingFile
+
+KIND = "torchtitan settings"
+SECTIONS = frozenset({"training", "parallelism", "activation_checkpoint", "job", "metrics", "optimizer", "model"})
+MODELS: Mapping[tuple[str, str], str] = {
+    ("llama3", "8b"): "meta-llama/Llama-3.1-8B",
+    ("llama3", "70b"): "meta-llama/Llama-3.1-70B",
+    ("llama3", "405b"): "meta-llama/Llama-3.1-405B",
+    ("llama4", "17bx16e"): "meta-llama/Llama-4-Scout-17B-16E",
+    ("llama4", "17bx128e"): "meta-llama/Llama-4-Maverick-17B-128E",
+    ("deepseek_v3", "16b"): "deepseek-ai/DeepSeek-V2-Lite",
+    ("deepseek_v3", "236b"): "deepseek-ai/DeepSeek-V2",
+    ("deepseek_v3", "671b"): "deepseek-ai/DeepSeek-V3",
+    **{("qwen3", size.lower()): f"Qwen/Qwen3-{size}" for size in ("0.6B", "1.7B", "4B", "8B", "14B", "32B")},
+    ("qwen3", "30b-a3b"): "Qwen/Qwen3-30B-A3B",
+    ("qwen3", "235b-a22b"): "Qwen/Qwen3-235B-A22B",
+    ("gpt_oss", "20b"): "openai/gpt-oss-20b",
+    ("gpt_oss", "120b"): "openai/gpt-oss-120b",
+}
+"""Name and flavor -> a published model of the same shape; 16B has the sizes of DeepSeek-V2-Lite."""
+SCHEDULES: Mapping[str, Iterable[tuple[str, object]]] = {
+    said: (("plan.pp_schedule", ours),)
+    for said, ours in {
+        "1f1b": "1f1b", "interleaved1f1b": "interleaved-1f1b", "gpipe": "gpipe", "zbvzerobubble": "zb-v",
+        "interleavedzerobubble": "zb-h1", "dualpipev": "dualpipe-v",
+    }.items()
+}  # fmt: skip
+OPTIMIZERS: Mapping[str, Iterable[tuple[str, object]]] = {
+    "adamw": ((OPTIMIZER, "adamw"),),
+    "adam": ((OPTIMIZER, "adam"),),
+    "muon": ((OPTIMIZER, "muon"),),
+}
+FLEX = ("_flex_attn", "_flex")
+
+
+def _flavor(name: str, value: object, given: Mapping[str, Any]) -> Found:
+    """Return the model that name and flavor stand for."""
+    family, flavor = str(given.get("model.name", "")).removesuffix("_ft"), (text(name, value) or "").lower()
+    flex = next((end for end in FLEX if flavor.endswith(end)), "")
+    found = MODELS.get((family, flavor.removesuffix(flex).removesuffix("_irope")))
+    if found is None:
+        return NotModelled(why=f"{family} {flavor}: no model that is known here", path="model", expected="a known flavor")
+    return (("model", found), *((("workload.attention", "flex"),) if flex else ()))
+
+
+def _rest(name: str, value: object, _: Mapping[str, Any]) -> Found:
+    """Read ``data_parallel_shard_degree``; -1 takes the devices that are left."""
+    return (SHARDED,) if is_open(value) else (("plan.dp_shard", count(name, value)),)
+
+
+def _compiled(name: str, value: object, given: Mapping[str, Any]) -> Found:
+    components = names(name, given.get("compile.components", ["model", "loss"])) or ()
+    on = truth(name, value)
+    return () if on is None else (("workload.compile", on and any("model" in each for each in components)),)
+
+
+def _reshard(name: str, value: object, _: Mapping[str, Any]) -> Found:
+    said = str(value).lower()
+    if said == "default":
+        return ()
+    if said not in {"always", "never"}:
+        raise InvalidValueError(name, value, "default, always or never")
+    return (("plan.reshard_after_forward", said == "always"),)
+
+
+def _selective(name: str, value: object, given: Mapping[str, Any]) -> Found:
+    """Read ``selective_ac_option``: operators of a list, or every nth layer."""
+    if str(given.get("activation_checkpoint.mode", "selective")) != "selective" or str(value) == "op":
+        return ()
+    count(name, value)
+    return NotModelled(why="every nth layer is counted as the operators of torchtitan's own list")
+
+
+def _float8(name: str, value: object, _: Mapping[str, Any]) -> Found:
+    said = names(name, value) or ()
+    return (("workload.precision", "fp8-mixed"),) if any("float8" in each for each in said) else ()
+
+
+TAKEN: dict[str, Reader] = {
+    "model.flavor": _flavor,
+    "model.name": lambda *_: (),
+    "model.converters": _float8,
+    **dict.fromkeys(("training.local_batch_size", "training.batch_size"), to("workload.micro_batch")),
+    "training.global_batch_size": to(GLOBAL_BATCH),
+    "training.seq_len": to("workload.sequence_tokens"),
+    "training.enable_cpu_offload": when(ALL_OFFLOADED),
+    "training.compile": when((("workload.compile", True),), (("workload.compile", False),)),
+    "training.mixed_precision_reduce": word({"float32": (("workload.reduce_format", "fp32"),), "bfloat16": (("workload.reduce_format", "bf16"),)}),
+    "training.mixed_precision_param": word({"bfloat16": (("workload.precision", "bf16-mixed"),), "float32": (("workload.precision", "fp32"),)}, "workload.precision"),
+    "training.dtype": word({"float32": (), "bfloat16": (("workload.parameter_format", "bf16"),)}, "workload.parameter_format"),
+    **dict.fromkeys(("parallelism.data_parallel_shard_degree", "training.data_parallel_shard_degree"), _rest),
+    **dict.fromkeys(("parallelism.data_parallel_replicate_degree", "training.data_parallel_replicate_degree"), to("plan.dp_replicate")),
+    **dict.fromkeys(("parallelism.tensor_parallel_degree", "training.tensor_parallel_degree"), to("plan.tp")),
+    **dict.fromkeys(("parallelism.pipeline_parallel_degree", "experimental.pipeline_parallel_degree"), to("plan.pp")),
+    **dict.fromkeys(("parallelism.context_parallel_degree", "experimental.context_parallel_degree"), to("plan.cp")),
+    "parallelism.expert_parallel_degree": to("plan.ep"),
+    "parallelism.expert_tensor_parallel_degree": to("plan.etp"),
+    "parallelism.pipeline_parallel_schedule": word(SCHEDULES, "plan.pp_schedule"),
+    "parallelism.fsdp_reshard_after_forward": _reshard,
+    "parallelism.enable_sequence_parallel": when((("plan.sequence_parallel", True),), (("plan.sequence_parallel", False),)),
+    "parallelism.disable_loss_parallel": when((("plan.vocab_tp", False),)),
+    "activation_checkpoint.mode": word({"none": (("workload.recompute", "none"),), "full": (("workload.recompute", "full"),), "selective": (("workload.recompute", "selective"),)}, "workload.recompute"),
+    "activation_checkpoint.selective_ac_option": _selective,
+    "compile.enable": _compiled,
+    "optimizer.name": word(OPTIMIZERS, OPTIMIZER),
+    "optimizer.implementation": word({each: ((IMPLEMENTATION, each),) for each in ("fused", "foreach", "for-loop")}, IMPLEMENTATION),
+    "optimizer.fused": when(((IMPLEMENTATION, "fused"),)),
+    "optimizer.early_step_in_backward": when((("workload.optimizer_in_backward", True),)),
+}  # fmt: skip
+REST_KEY = "parallelism.data_parallel_shard_degree"
+
+
+def read(document: Document, values: Mapping[str, Any]) -> TrainingFile:
+    """Return what such a file or command says."""
+    shard = "training.data_parallel_shard_degree" if "training.data_parallel_shard_degree" in values else REST_KEY
+    full = {**values, shard: values.get(shard, -1)}
+    name = PurePath(document.where).name
+    return understand(KIND, name, full, TAKEN, keys("torchtitan"), framework="torchtitan")

@@ -1,0 +1,144 @@
+"""A torchtune configuration in YAML.
+
+Source of names and meanings: meta-pytorch/torchtune:recipes/*.py, recipes/configs/**/*.yaml, 0.6.1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from vramfit.training_files.key import Found, NotModelled, Reader, count, is_open, names, ratio, text, to, truth, when, word
+from vramfit.training_files.table import keys, understand
+from vramfit.training_files.trainer import ALL_OFFLOADED, IMPLEMENTATION, OPTIMIZER, SHARDED, formatted
+from vramfit.training_files.training_file import Document, TrainingFile
+
+KIND = "torchtune YAML"
+BUILDER = re.compile(r"torchtune\.models\.\w+\.(?:(q?lora|q?dora)_)?(\w+)")
+MODELS: Mapping[str, str] = {
+    "llama2_7b": "meta-llama/Llama-2-7b-hf", "llama2_13b": "meta-llama/Llama-2-13b-hf",
+    "llama2_70b": "meta-llama/Llama-2-70b-hf", "code_llama2_7b": "codellama/CodeLlama-7b-hf",
+    "llama3_8b": "meta-llama/Meta-Llama-3-8B", "llama3_70b": "meta-llama/Meta-Llama-3-70B",
+    "llama3_1_8b": "meta-llama/Llama-3.1-8B", "llama3_1_70b": "meta-llama/Llama-3.1-70B",
+    "llama3_1_405b": "meta-llama/Llama-3.1-405B", "llama3_2_1b": "meta-llama/Llama-3.2-1B",
+    "llama3_2_3b": "meta-llama/Llama-3.2-3B", "llama3_3_70b": "meta-llama/Llama-3.3-70B-Instruct",
+    "qwen2_0_5b": "Qwen/Qwen2-0.5B", "qwen2_1_5b": "Qwen/Qwen2-1.5B", "qwen2_7b": "Qwen/Qwen2-7B",
+    "qwen2_5_0_5b": "Qwen/Qwen2.5-0.5B", "qwen2_5_3b": "Qwen/Qwen2.5-3B",
+    "qwen2_5_1_5b_instruct": "Qwen/Qwen2.5-1.5B", "qwen2_5_1_5b_base": "Qwen/Qwen2.5-1.5B",
+    "qwen2_5_7b_instruct": "Qwen/Qwen2.5-7B", "qwen2_5_7b_base": "Qwen/Qwen2.5-7B",
+    "qwen2_5_14b_instruct": "Qwen/Qwen2.5-14B", "qwen2_5_14b_base": "Qwen/Qwen2.5-14B",
+    "qwen2_5_32b_instruct": "Qwen/Qwen2.5-32B", "qwen2_5_32b_base": "Qwen/Qwen2.5-32B",
+    "qwen2_5_72b_instruct": "Qwen/Qwen2.5-72B", "qwen2_5_72b_base": "Qwen/Qwen2.5-72B",
+    "gemma_2b": "google/gemma-2b", "gemma_7b": "google/gemma-7b", "gemma2_2b": "google/gemma-2-2b",
+    "gemma2_9b": "google/gemma-2-9b", "gemma2_27b": "google/gemma-2-27b",
+    "phi3_mini": "microsoft/Phi-3-mini-4k-instruct", "mistral_7b": "mistralai/Mistral-7B-v0.1",
+    "phi4_14b": "microsoft/phi-4",
+}  # fmt: skip
+"""Builder -> the model it builds. Source: meta-pytorch/torchtune:torchtune/models/*/_model_builders.py."""
+OPTIMIZERS: Mapping[str, Iterable[tuple[str, object]]] = {
+    "torch.optim.AdamW": ((OPTIMIZER, "adamw"),),
+    "torch.optim.Adam": ((OPTIMIZER, "adam"),),
+    "torch.optim.SGD": ((OPTIMIZER, "sgd"),),
+    "torch.optim.Adafactor": ((OPTIMIZER, "adafactor"),),
+    "bitsandbytes.optim.PagedAdamW": ((OPTIMIZER, "paged-adamw"),),
+    "bitsandbytes.optim.PagedAdamW8bit": ((OPTIMIZER, "paged-adamw-8bit"),),
+    **dict.fromkeys(
+        ("bitsandbytes.optim.AdamW8bit", "torchao.prototype.low_bit_optim.AdamW8bit", "torchao.optim.AdamW8bit"),
+        ((OPTIMIZER, "adamw-8bit"),),
+    ),
+    "bitsandbytes.optim.Lion": ((OPTIMIZER, "lion"),),
+}
+LOSSES: Mapping[str, Iterable[tuple[str, object]]] = {
+    **dict.fromkeys(
+        (
+            "torchtune.modules.loss.CEWithChunkedOutputLoss", "torchtune.modules.loss.LinearCrossEntropyLoss",
+        ),
+        (("workload.loss", "chunked"),),
+    ),
+    "torch.nn.CrossEntropyLoss": (("workload.loss", "plain"),),
+    "torchtune.rlhf.loss.DPOLoss": (("workload.objective", "dpo"),),
+    "torchtune.rlhf.loss.RSOLoss": (("workload.objective", "dpo"),),
+    "torchtune.rlhf.loss.PPOLoss": (("workload.objective", "ppo"),),
+}  # fmt: skip
+ATTENTION = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "output_proj": "o_proj"}
+"""torchtune's names of the matrices of attention -> those of Hugging Face."""
+MLP = ("gate_proj", "up_proj", "down_proj")
+FRAMEWORK = "torchtune"
+
+
+def _model(name: str, value: object, given: Mapping[str, Any]) -> Found:
+    said = text(name, value) or ""
+    match = BUILDER.fullmatch(said)
+    if match is None or match[2] not in MODELS:
+        return NotModelled(why=f"{said[:60]}: no builder that is known here", path="model", expected="a known builder")
+    method = {None: "full", "lora": "lora", "qlora": "qlora", "dora": "dora", "qdora": "qlora"}[match[1]]
+    dora = truth(name, given.get("model.use_dora")) and method == "lora"
+    return (("model", MODELS[match[2]]), ("workload.method", "dora" if dora else method))
+
+
+def _targets(name: str, value: object, given: Mapping[str, Any]) -> Found:
+    found = [ATTENTION.get(each, each) for each in names(name, value) or ()]
+    if truth(name, given.get("model.apply_lora_to_mlp")):
+        found += MLP
+    if truth(name, given.get("model.apply_lora_to_output")):
+        found.append("lm_head")
+    return (("workload.adapter.targets", tuple(found)),) if found else ()
+
+
+def _compiled(name: str, value: object, _: Mapping[str, Any]) -> Found:
+    found = truth(name, value)
+    return () if found is None else (("workload.compile", found),)
+
+
+def _sharded(name: str, value: object, _: Mapping[str, Any]) -> Found:
+    return () if is_open(value) else (("plan.dp_shard", count(name, value)),)
+
+
+TAKEN: dict[str, Reader] = {
+    "model._component_": _model,
+    "model.lora_attn_modules": _targets,
+    "model.lora_rank": to("workload.adapter.rank"),
+    "model.lora_alpha": to("workload.adapter.alpha", ratio),
+    "model.lora_dropout": to("workload.adapter.dropout", ratio),
+    "model.apply_lora_to_mlp": lambda *_: (),
+    "model.apply_lora_to_output": lambda *_: (),
+    "model.use_dora": lambda *_: (),
+    "tokenizer.max_seq_len": to("workload.sequence_tokens"),
+    "batch_size": to("workload.micro_batch"),
+    "gradient_accumulation_steps": to("workload.gradient_accumulation_steps"),
+    "optimizer._component_": word(OPTIMIZERS, OPTIMIZER),
+    "optimizer.fused": when(((IMPLEMENTATION, "fused"),)),
+    "optimizer.foreach": when(((IMPLEMENTATION, "foreach"),)),
+    "optimizer_in_bwd": when((("workload.optimizer_in_backward", True),), (("workload.optimizer_in_backward", False),)),
+    "loss._component_": word(LOSSES, "workload.loss"),
+    "compile": _compiled,
+    "compile.model": _compiled,
+    "dtype": formatted("workload.precision"),
+    "enable_activation_checkpointing": when((("workload.recompute", "full"),), (("workload.recompute", "none"),)),
+    "enable_activation_offloading": when((("workload.offload.activations", "cpu"),)),
+    "fsdp_cpu_offload": when(ALL_OFFLOADED),
+    "fsdp_reshard_after_forward": when((), (("plan.reshard_after_forward", False),)),
+    "fsdp.cpu_offload": when(ALL_OFFLOADED),
+    "tensor_parallel_dim": to("plan.tp"),
+    "context_parallel_dim": to("plan.cp"),
+    "data_parallel_replicate_dim": to("plan.dp_replicate"),
+    "data_parallel_shard_dim": _sharded,
+    "ac_mode": word({"full": (("workload.recompute", "full"),), "selective": (("workload.recompute", "selective"),)}),
+}
+
+
+def read(document: Document, values: Mapping[str, Any]) -> TrainingFile:
+    """Return what such a file says; how many devices there are stands on the command line that runs it."""
+    taken = TAKEN if values.get("enable_activation_checkpointing") is not True or "ac_mode" not in values else _by_mode()
+    return understand(KIND, document.where, {**values, "devices": None}, {**taken, "devices": _rest}, keys("torchtune"), framework=FRAMEWORK)
+
+
+def _by_mode() -> dict[str, Reader]:
+    """Return the readers of a file whose ``ac_mode`` says how activations are computed again."""
+    return {**TAKEN, "enable_activation_checkpointing": lambda *_: ()}
+
+
+def _rest(*_: object) -> Found:
+    """Return that devices beyond those of other axes divide the states: the distributed recipes use FSDP2."""
+    return (SHARDED,)
