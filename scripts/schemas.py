@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from vramfit import answer_wire, device, request, result, training, wire
+from vramfit import answer_wire, device, request, result, timeline, training, training_result, training_wire, wire
 
 FOLDER = Path(__file__).resolve().parent.parent / "src" / "vramfit" / "schema"
 NOUNS: dict[str, type] = {
@@ -37,6 +37,8 @@ NOUNS: dict[str, type] = {
     "OptionWire": result.DeviceOption,
     "ChangeWire": result.Change,
     "AnswerWire": result.Estimate,
+    "MomentWire": timeline.Moment,
+    "TrainingAnswerWire": training_result.TrainingEstimate,
 }
 """Struct -> the noun whose words describe its fields."""
 
@@ -46,6 +48,9 @@ def schemas() -> dict[str, str]:
     return {
         "request.v1.json": _schema(wire.RequestWire, "vramfit request, version 1"),
         "answer.v1.json": _schema(answer_wire.AnswerWire, "vramfit answer, version 1"),
+        "training_answer.v1.json": _schema(
+            training_wire.TrainingAnswerWire, "vramfit answer about training, version 1"
+        ),
     }
 
 

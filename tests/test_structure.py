@@ -58,13 +58,28 @@ LEVELS = (
     {
         *("understand", "source", "estimate", "fit", "search", "answer", "rule_of_thumb", "components", "accuracy"),
         *("gguf_recipe", "hub_source", "own_context", "compare", "serving"),
-        *("train", "train_search", "meshes", "training_choices", "training_model", "training_plan", "training_walk"),
+        *(
+            "train",
+            "training_answer",
+            "train_search",
+            "meshes",
+            "training_choices",
+            "training_model",
+            "training_plan",
+            "training_walk",
+        ),
     },  # decide
-    {"wire", "answer_wire", "measured_wire", "cli", "__main__", "__init__"},  # doors
+    {"wire", "answer_wire", "training_wire", "measured_wire", "cli", "__main__", "__init__"},  # doors
 )
 """First names below ``vramfit``; imports point to the same level or down, rooms only down."""
 ROOMS = LEVELS[2]
-BETWEEN_ROOMS = {("engines", "memory"), ("frameworks", "memory"), ("trace", "catalogue"), ("trace", "memory")}
+BETWEEN_ROOMS = {
+    ("engines", "memory"),
+    ("frameworks", "memory"),
+    ("trace", "catalogue"),
+    ("trace", "memory"),
+    ("training_files", "commands"),
+}
 TORCH_FREE = (
     *("__init__", "allocator", "recording", "replay", "snapshot", "timeline"),
     *("measure_door", "measuring", "workload_table"),

@@ -29,6 +29,8 @@ from vramfit.training import (
     Training,
     TrainingRequest,
 )
+from vramfit.training_answer import answer_training
+from vramfit.training_wire import training_answer_schema, training_answer_to_json
 from vramfit.wire import request_from_json, request_schema, request_to_json
 
 SIZES = st.integers(1, 2**40)
@@ -222,8 +224,8 @@ def test_shipped_schemas_are_fresh() -> None:
 
 
 def test_schemas_are_json_schemas() -> None:
-    """Both are valid; every field of a request says what it means, or means what it says."""
-    for schema in (request_schema(), answer_schema()):
+    """All are valid; every field of a request says what it means, or means what it says."""
+    for schema in (request_schema(), answer_schema(), training_answer_schema()):
         jsonschema.Draft202012Validator.check_schema(schema)
     serve = request_schema()["$defs"]["Serve"]["properties"]
     assert "generated per sequence" in serve["new_tokens"]["description"]
@@ -247,3 +249,24 @@ def test_the_schema_refuses_what_the_decoder_refuses(change: dict[str, Any]) -> 
     """Unknown names, zero, wrong types, no kind."""
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"model": "m", "workload": {"kind": "serve"}, **change}, request_schema())
+
+
+def test_an_answer_about_training_validates() -> None:
+    """The encoder writes what the shipped schema says; sums and readings agree."""
+    asked = TrainingRequest(
+        model="meta-llama/Llama-3.1-8B",
+        workload=Training(
+            method="lora", sequence_tokens=512, adapter=AdapterAsked(rank=8), offload=OffloadAsked(optimizer="cpu")
+        ),
+        device="h100-sxm-80gb",
+    )
+    found = json.loads(training_answer_to_json(answer_training(asked)))
+    jsonschema.validate(found, training_answer_schema())
+    assert found["readings"]["process"]["expected_bytes"] == found["peak_bytes"] == found["breakdowns"][0]["peak_bytes"]
+    assert found["allocated_bytes"] <= found["reserved_bytes"] <= found["process_bytes"]
+    assert {"rank": 8, "alpha": 8.0} == {
+        name: found["request"]["workload"]["adapter"][name] for name in ("rank", "alpha")
+    }
+    assert max(moment["total_bytes"] for moment in found["timelines"][0]["moments"]) > found["host_bytes"] > 0
+    again = request_from_json(json.dumps(found["request"]).encode())
+    assert found["peak_bytes"] == json.loads(training_answer_to_json(answer_training(again)))["peak_bytes"]  # type: ignore[arg-type]

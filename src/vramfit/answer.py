@@ -22,6 +22,7 @@ from vramfit.search import (
 )
 from vramfit.source import read_model
 from vramfit.spec import ModelSpec
+from vramfit.training import TrainingRequest
 from vramfit.understand import understand
 from vramfit.units import check_size
 
@@ -92,11 +93,12 @@ def _asked(request: Request, *, hub: bool) -> tuple[ModelSpec, Device | None, Pl
     """Return model, device and plan of a request, and what was chosen for the plan."""
     refuse_arrays(request.workload, "use estimate() for whole grids")
     check_size(request.headroom_bytes, "headroom_bytes", smallest=0)
-    model, device = _model(request, hub=hub), _device(request)
+    model, device = asked_model(request, hub=hub), asked_device(request)
     return model, device, *_plan(request, model, device)
 
 
-def _model(request: Request, *, hub: bool) -> ModelSpec:
+def asked_model(request: Request | TrainingRequest, *, hub: bool) -> ModelSpec:
+    """Return the model of a request, read from its config or looked up."""
     if request.config is not None:
         return read_model(request.config, name=request.model or "config")
     if request.model is None:
@@ -104,7 +106,7 @@ def _model(request: Request, *, hub: bool) -> ModelSpec:
     return read_model(request.model, hub=hub)
 
 
-def _device(request: Request) -> Device | None:
+def asked_device(request: Request | TrainingRequest) -> Device | None:
     """Return the named device, with the memory that was read from the real card if that was given."""
     size = request.device_memory_bytes
     if size is not None:

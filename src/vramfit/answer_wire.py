@@ -10,7 +10,20 @@ from typing import Any
 
 import msgspec
 
-from vramfit.result import Answer, Basis, Breakdown, Counter, DeviceOption, Estimate, Phase, Quantity, Verdict
+from vramfit.result import (
+    Answer,
+    Basis,
+    Breakdown,
+    Choice,
+    Counter,
+    DeviceOption,
+    Estimate,
+    Fit,
+    Phase,
+    Quantity,
+    Verdict,
+    in_words,
+)
 from vramfit.wire import PlanWire, RequestWire, plan_wire, request_wire, shipped_schema
 
 
@@ -179,19 +192,18 @@ def answer_schema() -> dict[str, Any]:
 
 
 def _answer_wire(answer: Answer) -> AnswerWire:
-    estimate, fit = answer.estimate, answer.fit
+    estimate = answer.estimate
     worst = estimate.worst
     peak = worst.peak()
     allocated, reserved, process = (worst.peak(counter).expected_bytes for counter in Counter)
-    named = bool(fit.device)
     return AnswerWire(
-        model=_convert(estimate.model, ModelWire, layers=dict(estimate.model.layers)),
+        model=converted(estimate.model, ModelWire, layers=dict(estimate.model.layers)),
         weights_bytes=estimate.weights_bytes,
         kv_bytes_per_token=estimate.kv_bytes_per_token,
         request=request_wire(answer.request),
-        choices=[ChoiceWire(c.field, c.value, c.why) for c in estimate.choices],  # type: ignore[arg-type]
+        choices=[choice_wire(choice) for choice in estimate.choices],
         assumptions=list(estimate.assumptions),
-        breakdowns=[_breakdown_wire(b) for b in estimate.breakdowns],
+        breakdowns=[breakdown_wire(b) for b in estimate.breakdowns],
         peak_bytes=peak.expected_bytes,
         peak_phase=worst.peak_phase,
         low_bytes=peak.low_bytes,
@@ -204,42 +216,58 @@ def _answer_wire(answer: Answer) -> AnswerWire:
         kv_cache_tokens=_least(estimate, Quantity.KV_CACHE_TOKENS, int),
         requests_at_context=_least(estimate, Quantity.REQUESTS_AT_CONTEXT, float),
         not_counted=list(estimate.not_counted),
-        verdict=FitWire(
-            verdict=fit.verdict,
-            device=fit.device or None,
-            capacity_bytes=fit.capacity_bytes if named else None,
-            headroom_bytes=fit.headroom_bytes,
-            margin_bytes=fit.margin_bytes if named else None,
-            high_margin_bytes=fit.high_margin_bytes if named else None,
-            worst_rank=fit.worst_rank,
-            largest_item=fit.largest_item,
-        ),
-        longest_context=_convert(answer.longest_context, LimitWire) if answer.longest_context else None,
-        largest_batch=_convert(answer.largest_batch, LimitWire) if answer.largest_batch else None,
-        device_options=[_option_wire(o) for o in answer.device_options],
-        changes=[_convert(c, ChangeWire) for c in answer.changes],
+        verdict=fit_wire(answer.fit),
+        longest_context=converted(answer.longest_context, LimitWire) if answer.longest_context else None,
+        largest_batch=converted(answer.largest_batch, LimitWire) if answer.largest_batch else None,
+        device_options=[option_wire(o) for o in answer.device_options],
+        changes=[converted(c, ChangeWire) for c in answer.changes],
     )
 
 
-def _convert(noun: object, struct: type[Any], **replaced: Any) -> Any:  # noqa: ANN401 - any noun, its own struct
+def choice_wire(choice: Choice) -> ChoiceWire:
+    """Return the struct of a choice; a value of several parts in words."""
+    value = choice.value
+    if not isinstance(value, str | int | float | bool | None):
+        value = in_words(value)
+    return ChoiceWire(field=choice.field, value=value, why=choice.why)
+
+
+def fit_wire(fit: Fit) -> FitWire:
+    """Return the struct of a verdict; without a device, without sizes of one."""
+    named = bool(fit.device)
+    return FitWire(
+        verdict=fit.verdict,
+        device=fit.device or None,
+        capacity_bytes=fit.capacity_bytes if named else None,
+        headroom_bytes=fit.headroom_bytes,
+        margin_bytes=fit.margin_bytes if named else None,
+        high_margin_bytes=fit.high_margin_bytes if named else None,
+        worst_rank=fit.worst_rank,
+        largest_item=fit.largest_item,
+    )
+
+
+def converted(noun: object, struct: type[Any], **replaced: Any) -> Any:  # noqa: ANN401 - any noun, its own struct
     """Return the struct of a noun: the same fields, save those that are replaced."""
     return struct(**{name: replaced.get(name, getattr(noun, name)) for name in struct.__struct_fields__})
 
 
-def _option_wire(option: DeviceOption) -> OptionWire:
-    price = None if option.price is None else _convert(option.price, PriceWire)
-    return _convert(option, OptionWire, plan=plan_wire(option.plan), price=price)  # type: ignore[no-any-return]
+def option_wire(option: DeviceOption) -> OptionWire:
+    """Return the struct of the fewest devices of one kind."""
+    price = None if option.price is None else converted(option.price, PriceWire)
+    return converted(option, OptionWire, plan=plan_wire(option.plan), price=price)  # type: ignore[no-any-return]
 
 
-def _breakdown_wire(breakdown: Breakdown) -> BreakdownWire:
+def breakdown_wire(breakdown: Breakdown) -> BreakdownWire:
+    """Return the struct of one distinct rank."""
     held = breakdown.reservation
     return BreakdownWire(
         rank=breakdown.rank,
         num_ranks=breakdown.num_ranks,
-        items=[_convert(i, ItemWire, phases=list(i.phases)) for i in breakdown.items],
-        readings=[_convert(r, ReadingWire) for r in breakdown.readings],
-        reservation=_convert(held, ReservationWire, outside=list(held.outside)) if held is not None else None,
-        phases={phase.value: _convert(total, TotalWire) for phase, total in breakdown.totals().items()},
+        items=[converted(i, ItemWire, phases=list(i.phases)) for i in breakdown.items],
+        readings=[converted(r, ReadingWire) for r in breakdown.readings],
+        reservation=converted(held, ReservationWire, outside=list(held.outside)) if held is not None else None,
+        phases={phase.value: converted(total, TotalWire) for phase, total in breakdown.totals().items()},
         peak_bytes=breakdown.peak().expected_bytes,
         peak_phase=breakdown.peak_phase,
     )

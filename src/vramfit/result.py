@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import reduce
 
@@ -211,6 +211,22 @@ class Choice:
     field: str
     value: object
     why: str
+
+
+def in_words(value: object) -> str:
+    """Return the value of a choice for people and for JSON: several names with commas, parts by name, none as none.
+
+    >>> in_words(("q_proj", "v_proj")), in_words(None), in_words(True)
+    ('q_proj, v_proj', 'none', 'True')
+    """
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    if is_dataclass(value):
+        parts = {f.name: getattr(value, f.name) for f in fields(value)}
+        return ", ".join(f"{name} {each}" for name, each in parts.items() if each) or "none"
+    return str(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

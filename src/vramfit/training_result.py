@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vramfit.request import Plan
-from vramfit.result import Breakdown, Choice, Item, ModelSummary, Phase
+from vramfit.result import Breakdown, Change, Choice, DeviceOption, Fit, Item, Limit, ModelSummary, Phase
 from vramfit.timeline import Timeline
-from vramfit.training import Training
+from vramfit.training import Training, TrainingRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,3 +53,21 @@ class TrainingEstimate:
     def peak_phase(self) -> Phase:
         """The phase in which the worst rank is fullest."""
         return self.worst.peak_phase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingAnswer:
+    """Everything one request about training is answered with."""
+
+    request: TrainingRequest
+    """As understood: open fields of workload and plan filled in; ``estimate.choices`` says how."""
+    estimate: TrainingEstimate
+    fit: Fit
+    largest_micro_batch: Limit | None = None
+    """None = no device was named."""
+    longest_sequence: Limit | None = None
+    """None = no device was named."""
+    device_options: tuple[DeviceOption, ...] = ()
+    """The named kind first, then others, smallest sufficient first."""
+    changes: tuple[Change, ...] = ()
+    """Smallest change first; empty when the job fits."""

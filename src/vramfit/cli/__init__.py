@@ -9,6 +9,7 @@ from typing import Any
 
 COMMANDS = {
     "infer": "vramfit.cli.infer:infer",
+    "train": "vramfit.cli.train:train",
     "rough": "vramfit.cli.rough:rough",
     "estimate": "vramfit.cli.infer:estimate",
     "compare": "vramfit.cli.compare:compare_command",

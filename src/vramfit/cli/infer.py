@@ -13,10 +13,10 @@ import click
 
 from vramfit.answer import answer
 from vramfit.catalogue.device import find_card
-from vramfit.cli.knobs import engine_knobs, on_devices, serving_options
+from vramfit.cli.knobs import NOT_FITTING, engine_knobs, on_devices, serving_options
 from vramfit.cli.show import show
 from vramfit.engines.profile import ENGINES
-from vramfit.errors import InvalidValueError, UnreadableFileError
+from vramfit.errors import UnreadableFileError
 from vramfit.report.answer import brief, sections
 from vramfit.report.rows import Row, Section, Tone
 from vramfit.request import ATTENTIONS, Inference, Plan, Request
@@ -25,9 +25,6 @@ from vramfit.training import TrainingRequest
 
 if TYPE_CHECKING:
     from vramfit.cli.command import Command
-
-NOT_FITTING = 1
-"""Exit code of ``--check`` when the job does not fit."""
 
 
 @click.command()
@@ -208,8 +205,10 @@ def estimate(source: str | None, **given: Any) -> int:  # noqa: ANN401 - click's
 
     if given["schema"]:
         from vramfit.cli.show import show_json  # noqa: PLC0415
+        from vramfit.training_wire import training_answer_schema  # noqa: PLC0415
 
-        show_json({"request": request_schema(), "answer": answer_schema()})
+        schemas = (request_schema(), answer_schema(), training_answer_schema())
+        show_json(dict(zip(("request", "answer", "training_answer"), schemas, strict=True)))
         return 0
     if source is None:
         raise click.UsageError("missing --request: a file with a request in JSON, or - for standard input; or --schema")
@@ -219,7 +218,10 @@ def estimate(source: str | None, **given: Any) -> int:  # noqa: ANN401 - click's
         text = _read(Path(source), REQUEST_LIMIT_BYTES + 1)
     request = request_from_json(text, source)
     if isinstance(request, TrainingRequest):
-        raise InvalidValueError("workload.kind", "train", '"serve"', "training is not answered in this version")
+        from vramfit.cli.train import finish  # noqa: PLC0415 - serving does not pay for it
+        from vramfit.training_answer import answer_training  # noqa: PLC0415
+
+        return finish(answer_training(request), given)
     return _finish(answer(request), given)
 
 

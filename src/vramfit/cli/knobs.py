@@ -9,6 +9,8 @@ import click
 
 from vramfit.units import parse_bytes
 
+NOT_FITTING = 1
+"""Exit code of ``--check`` when the job does not fit."""
 OPTIONS = (
     click.option("--max-num-seqs", type=int, help="Servers: most sequences at once; default: the engine's."),
     click.option("--max-batched-tokens", "max_num_batched_tokens", type=int, help="Servers: most tokens of one pass."),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from vramfit.report.rows import Row, Section, Tone
 from vramfit.report.tables import money
-from vramfit.result import Answer, Breakdown, Counter, Item, Verdict
+from vramfit.result import Answer, Breakdown, Change, Choice, Counter, DeviceOption, Item, Verdict, in_words
 from vramfit.units import count_of, format_bytes, format_count, format_gib
 
 TONES = {
@@ -27,6 +27,7 @@ GROUPS = {
 SMALLEST_BAND_BYTES = 10 * 2**20
 """A band narrower than what two decimals of a GiB show is left out."""
 MOST_OPTIONS = 10
+SHOWN_DEGREES = ("dp_shard", "tp", "pp", "cp", "ep")
 MOST_CHANGES = 6
 
 
@@ -34,7 +35,7 @@ def brief(answer: Answer) -> tuple[Section, ...]:
     """Return the verdict, what each group takes, and how far it goes."""
     memory = _memory(answer)
     groups = Section(memory.title, tuple(row for row in memory.rows if row.indent == 0))
-    return (_headline(answer), groups, *_changes(answer, most=2), *_limits(answer))
+    return (_headline(answer), groups, *change_section(answer.changes, most=2), *_limits(answer))
 
 
 def sections(answer: Answer) -> tuple[Section, ...]:
@@ -43,11 +44,11 @@ def sections(answer: Answer) -> tuple[Section, ...]:
         _headline(answer),
         _memory(answer),
         _phases(answer),
-        *_changes(answer),
+        *change_section(answer.changes),
         *_limits(answer),
-        *_devices(answer),
-        *_choices(answer),
-        _not_counted(answer),
+        *device_section(answer.device_options),
+        *choice_section(answer.estimate.choices, answer.estimate.assumptions),
+        left_out_section(answer.estimate.not_counted),
     ]
     return tuple(parts)
 
@@ -162,11 +163,12 @@ def _readings(worst: Breakdown) -> Iterable[str]:
     return (format_gib(worst.peak(counter).expected_bytes) for counter in Counter)
 
 
-def _changes(answer: Answer, most: int = MOST_CHANGES) -> Iterable[Section]:
-    if not answer.changes:
+def change_section(changes: tuple[Change, ...], most: int = MOST_CHANGES) -> Iterable[Section]:
+    """Yield what to change, smallest first; nothing when there is nothing to change."""
+    if not changes:
         return
     rows = []
-    for change in answer.changes[:most]:
+    for change in changes[:most]:
         left = "left" if change.margin_bytes >= 0 else "short"
         after = f"{change.verdict.value}, {format_gib(abs(change.margin_bytes))} GiB {left}"
         rows.append(Row(change.flags, format_gib(change.saves_bytes), f"{after}; {change.note}", TONES[change.verdict]))
@@ -187,13 +189,14 @@ def _limits(answer: Answer) -> Iterable[Section]:
         yield Section("How far these devices go", tuple(rows))
 
 
-def _devices(answer: Answer) -> Iterable[Section]:
-    if not answer.device_options:
+def device_section(options: tuple[DeviceOption, ...]) -> Iterable[Section]:
+    """Yield how many devices of which kind would do; nothing where no device was named."""
+    if not options:
         return
     rows = []
-    for option in answer.device_options[: MOST_OPTIONS + 1]:
+    for option in options[: MOST_OPTIONS + 1]:
         plan = option.plan
-        degrees = [f"{n} {v}" for n, v in (("tp", plan.tp), ("pp", plan.pp)) if v > 1]
+        degrees = [f"{n} {getattr(plan, n)}" for n in SHOWN_DEGREES if getattr(plan, n) > 1]
         text = (
             f"{', '.join(degrees) + '; ' if degrees else ''}{format_gib(option.margin_bytes)} GiB left on the fullest"
         )
@@ -201,20 +204,22 @@ def _devices(answer: Answer) -> Iterable[Section]:
             text += f"; {money(option.price)}"
         if not option.count:
             text = "no number of them up to 512 holds it"
-        tone = Tone.STRONG if option is answer.device_options[0] else Tone.PLAIN
+        tone = Tone.STRONG if option is options[0] else Tone.PLAIN
         rows.append(Row(option.device, str(option.count or "-"), text, tone))
-    rest = len(answer.device_options) - len(rows)
+    rest = len(options) - len(rows)
     if rest > 0:
         rows.append(Row(f"and {rest} more", "", "all of them: --json", Tone.QUIET))
     yield Section("How many devices, and which others would do", tuple(rows))
 
 
-def _choices(answer: Answer) -> Iterable[Section]:
-    rows = [Row(c.field, "", f"{c.value}: {c.why}") for c in answer.estimate.choices]
-    rows.extend(Row("assumed", "", text, Tone.WARN) for text in answer.estimate.assumptions)
+def choice_section(choices: tuple[Choice, ...], assumptions: tuple[str, ...]) -> Iterable[Section]:
+    """Yield what was left open and how it was decided; nothing when all was said."""
+    rows = [Row(c.field, "", f"{in_words(c.value)}: {c.why}") for c in choices]
+    rows.extend(Row("assumed", "", text, Tone.WARN) for text in assumptions)
     if rows:
         yield Section("Decided for you", tuple(rows))
 
 
-def _not_counted(answer: Answer) -> Section:
-    return Section("Not counted", tuple(Row(f"- {text}", tone=Tone.QUIET) for text in answer.estimate.not_counted))
+def left_out_section(not_counted: tuple[str, ...]) -> Section:
+    """Return what is not in any number."""
+    return Section("Not counted", tuple(Row(f"- {text}", tone=Tone.QUIET) for text in not_counted))

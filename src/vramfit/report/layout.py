@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from vramfit.report.rows import Row, Section, Tone, bar
+from vramfit.report.rows import CHART_WIDTH, Row, Section, Tone, bar, chart
 
 NARROWEST_TEXT = 24
 """A text column narrower than this goes below its row."""
@@ -20,6 +20,8 @@ class Line:
 
     text: str
     tone: Tone | None = Tone.PLAIN
+    chart: str = ""
+    """Runs of letters in it that draw shares."""
 
 
 def render(sections: Iterable[Section], width: int, *, ascii_only: bool = False) -> str:
@@ -46,17 +48,20 @@ def _rows(section: Section, width: int, *, ascii_only: bool) -> Iterator[Line]:
     below = width - column < NARROWEST_TEXT
     for row in section.rows:
         inset = " " * (margin + 2 * row.indent)
+        drawn = ""
         if not row.number and not row.text and row.bar is None:
             found = list(wrap(row.name, width, inset))
         else:
             start = (inset + row.name).ljust(margin + names) + (f"  {row.number:>{numbers}}" if numbers else "")
-            text = _text(row, ascii_only=ascii_only)
+            room = width - len(inset) - 4 if below or len(start) > column else width - column
+            drawn = chart(row.chart, min(CHART_WIDTH, room))
+            text = f"{drawn}  {row.text}".strip() if drawn else _text(row, ascii_only=ascii_only)
             if below or len(start) > column:
                 found = [start, *wrap(text, width, inset + 4 * " ")]
             else:
                 first, *rest = [*wrap(text, width, " " * column)] or [""]
                 found = [start.ljust(column) + first.lstrip(), *rest]
-        yield from (Line(text.rstrip(), row.tone) for text in found)
+        yield from (Line(text.rstrip(), row.tone, drawn if drawn and drawn in text else "") for text in found)
 
 
 def _text(row: Row, *, ascii_only: bool) -> str:

@@ -28,6 +28,8 @@ class Row:
     indent: int = 0
     bar: float | None = None
     """Share of a whole from 0 to 1, drawn before the text; None = no bar."""
+    chart: tuple[tuple[str, float], ...] = ()
+    """Letters and their shares of a whole, drawn one after another before the text; empty = no chart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +55,20 @@ def bar(share: float, *, ascii_only: bool) -> str:
     if not filled and share > 0:
         return "." if ascii_only else "\u258f"
     return full * filled
+
+
+CHART_WIDTH = 48
+"""Characters of a full chart, where there is room."""
+
+
+def chart(parts: tuple[tuple[str, float], ...], width: int) -> str:
+    """Draw shares of a whole as runs of letters; ends are rounded, so that the sum keeps its length.
+
+    >>> chart((("W", 0.5), ("A", 0.25)), 8)
+    'WWWWAA'
+    """
+    drawn, reached = "", 0.0
+    for letter, share in parts:
+        reached += share
+        drawn += letter * (round(reached * width) - len(drawn))
+    return drawn

@@ -21,6 +21,8 @@ STYLES = {
 }
 """Colours of the terminal's own palette, so that they suit light and dark ones."""
 BARS = r"[\u2588\u258f]+"
+CHART_COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_black", "white")
+"""Of the letters of a chart in order of the alphabet; the letters themselves say what they mean."""
 
 
 def draw(sections: Iterable[Section], console: Console) -> None:
@@ -29,4 +31,8 @@ def draw(sections: Iterable[Section], console: Console) -> None:
     for line in lines(sections, console.width, ascii_only=ascii_only):
         text = Text(line.text, style=STYLES[line.tone], no_wrap=True, overflow="ignore")
         text.highlight_regex(BARS, "cyan")
+        if line.chart:
+            start = line.text.index(line.chart)
+            for i, letter in enumerate(line.chart, start):
+                text.stylize(f"reverse {CHART_COLOURS[ord(letter) % len(CHART_COLOURS)]}", i, i + 1)
         console.print(text)

@@ -1,1 +1,1 @@
-"""Users' own files of training runs: configurations and command lines of the frameworks, read as fields of a request."""
+"""Users' own files of training runs: settings and command lines of frameworks, read as fields of a request."""

@@ -6,22 +6,17 @@ src/accelerate/utils/dataclasses.py (FullyShardedDataParallelPlugin, DeepSpeedPl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from vramfit.training_files.key import Found, NotModelled, Reader, count, to, truth, when, word
-from vramfit.training_files.table import keys, understand
-from vramfit.training_files.trainer import COPIED, SHARDED, fsdp_keys
+from vramfit.training_files.key import Found, NotModelled, Reader, count, named, stage, switch, to, truth
+from vramfit.training_files.table import Dialect, understand
+from vramfit.training_files.trainer import BY_DEEPSPEED, BY_FSDP, COPIED, SHARDED, fsdp_keys
 from vramfit.training_files.training_file import Document, TrainingFile
 
-KIND = "accelerate YAML"
-PRECISIONS: Mapping[str, Iterable[tuple[str, object]]] = {
-    "bf16": (("workload.precision", "bf16-mixed"),),
-    "fp16": (("workload.precision", "fp16-mixed"),),
-    "fp8": (("workload.precision", "fp8-mixed"),),
-    "no": (),
-}
-PLACES: Mapping[str, Iterable[tuple[str, object]]] = {"none": (), "cpu": ("cpu",), "nvme": ("nvme",)}
+DIALECT = Dialect(kind="accelerate YAML", framework=None, table="accelerate")
+PRECISIONS: Mapping[str, object] = {"bf16": "bf16-mixed", "fp16": "fp16-mixed", "fp8": "fp8-mixed", "no": None}
+PLACES: Mapping[str, object] = {"none": None, "cpu": "cpu", "nvme": "nvme"}
 MARKS = frozenset({"distributed_type", "compute_environment", "num_processes", "main_training_function"})
 
 
@@ -32,9 +27,9 @@ def _distributed(name: str, value: object, given: Mapping[str, Any]) -> Found:
             sharded = given.get("parallelism_config.parallelism_config_dp_shard_size")
             return () if (count(name, sharded) or 1) > 1 else (COPIED,)
         case "FSDP":
-            return (SHARDED,)
+            return (SHARDED, BY_FSDP)
         case "DEEPSPEED":
-            return (SHARDED,)
+            return (SHARDED, BY_DEEPSPEED)
         case "MEGATRON_LM":
             return (("workload.framework", "megatron-lm"), COPIED)
         case "NO":
@@ -44,25 +39,13 @@ def _distributed(name: str, value: object, given: Mapping[str, Any]) -> Found:
     )
 
 
-def _stage(name: str, value: object, _: Mapping[str, Any]) -> Found:
-    return (("plan.zero_stage", 0 if str(value) == "0" else count(name, value)),)
-
-
 def placed(part: str) -> Reader:
     """Return the reader of a key that says where something waits."""
-    return word({said: tuple((f"workload.offload.{part}", each) for each in to_) for said, to_ in PLACES.items()}, f"workload.offload.{part}")
+    return named(f"workload.offload.{part}", PLACES)
 
 
 def _dynamo(_: str, value: object, __: Mapping[str, Any]) -> Found:
     return (("workload.compile", str(value).upper() != "NO"),)
-
-
-def _degree(path: str) -> Reader:
-    def read(name: str, value: object, _: Mapping[str, Any]) -> Found:
-        found = count(name, value)
-        return () if found is None else ((path, found),)
-
-    return read
 
 
 def _recomputed(name: str, value: object, _: Mapping[str, Any]) -> Found:
@@ -71,27 +54,27 @@ def _recomputed(name: str, value: object, _: Mapping[str, Any]) -> Found:
 
 TAKEN: dict[str, Reader] = {
     "num_processes": to("device_count"),
-    "mixed_precision": word(PRECISIONS, "workload.precision"),
+    "mixed_precision": named("workload.precision", PRECISIONS),
     "distributed_type": _distributed,
     **fsdp_keys(),
-    "deepspeed_config.zero_stage": _stage,
+    "deepspeed_config.zero_stage": stage("plan.zero_stage"),
     "deepspeed_config.gradient_accumulation_steps": to("workload.gradient_accumulation_steps"),
     "deepspeed_config.offload_optimizer_device": placed("optimizer"),
     "deepspeed_config.offload_param_device": placed("parameters"),
     "dynamo_config.dynamo_backend": _dynamo,
-    "parallelism_config.parallelism_config_dp_replicate_size": _degree("plan.dp_replicate"),
-    "parallelism_config.parallelism_config_dp_shard_size": _degree("plan.dp_shard"),
-    "parallelism_config.parallelism_config_tp_size": _degree("plan.tp"),
-    "parallelism_config.parallelism_config_cp_size": _degree("plan.cp"),
-    "megatron_lm_config.megatron_lm_tp_degree": _degree("plan.tp"),
-    "megatron_lm_config.megatron_lm_pp_degree": _degree("plan.pp"),
-    "megatron_lm_config.megatron_lm_num_micro_batches": _degree("plan.micro_batches"),
-    "megatron_lm_config.megatron_lm_sequence_parallelism": when((("plan.sequence_parallel", True),), (("plan.sequence_parallel", False),)),
+    "parallelism_config.parallelism_config_dp_replicate_size": to("plan.dp_replicate"),
+    "parallelism_config.parallelism_config_dp_shard_size": to("plan.dp_shard"),
+    "parallelism_config.parallelism_config_tp_size": to("plan.tp"),
+    "parallelism_config.parallelism_config_cp_size": to("plan.cp"),
+    "megatron_lm_config.megatron_lm_tp_degree": to("plan.tp"),
+    "megatron_lm_config.megatron_lm_pp_degree": to("plan.pp"),
+    "megatron_lm_config.megatron_lm_num_micro_batches": to("plan.micro_batches"),
+    "megatron_lm_config.megatron_lm_sequence_parallelism": switch("plan.sequence_parallel"),
     "megatron_lm_config.megatron_lm_recompute_activations": _recomputed,
-    "megatron_lm_config.megatron_lm_use_distributed_optimizer": when((("plan.distributed_optimizer", True),), (("plan.distributed_optimizer", False),)),
+    "megatron_lm_config.megatron_lm_use_distributed_optimizer": switch("plan.distributed_optimizer"),
 }  # fmt: skip
 
 
 def read(document: Document, values: Mapping[str, Any]) -> TrainingFile:
     """Return what such a file says."""
-    return understand(KIND, document.where, values, TAKEN, keys("accelerate"))
+    return understand(DIALECT, document.where, values, TAKEN)

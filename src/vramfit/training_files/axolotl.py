@@ -8,11 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vramfit.training_files.key import Found, NotModelled, Reader, names, ratio, text, to, truth, when, word
-from vramfit.training_files.table import keys, understand
+from vramfit.training_files.key import (
+    Found,
+    NotModelled,
+    Reader,
+    named,
+    names,
+    ratio,
+    text,
+    to,
+    truth,
+    when,
+    word,
+)
+from vramfit.training_files.table import Dialect, understand
 from vramfit.training_files.trainer import (
     ATTENTION,
     ATTENTIONS,
+    DDP,
     FUSED_LINEAR,
     OPTIMIZER,
     OPTIMIZERS,
@@ -25,13 +38,10 @@ from vramfit.training_files.trainer import (
 )
 from vramfit.training_files.training_file import Document, TrainingFile
 
-KIND = "Axolotl YAML"
+DIALECT = Dialect(kind="Axolotl YAML", framework="axolotl", table="axolotl")
 MARKS = frozenset({"base_model", "sequence_len", "micro_batch_size", "dataset_prepared_path", "lora_target_linear"})
-OBJECTIVES: Mapping[str, Iterable[tuple[str, object]]] = {
-    "dpo": (("workload.objective", "dpo"),), "ipo": (("workload.objective", "dpo"),),
-    "kto": (("workload.objective", "dpo"),), "orpo": (("workload.objective", "orpo"),),
-    "simpo": (("workload.objective", "orpo"),), "grpo": (("workload.objective", "grpo"),),
-    "gdpo": (("workload.objective", "grpo"),),
+OBJECTIVES: Mapping[str, object] = {
+    "dpo": "dpo", "ipo": "dpo", "kto": "dpo", "orpo": "orpo", "simpo": "orpo", "grpo": "grpo", "gdpo": "grpo",
 }  # fmt: skip
 """IPO and KTO hold a reference model as DPO does; SimPO holds none, as ORPO."""
 AXOLOTL_OPTIMIZERS: Mapping[str, Iterable[tuple[str, object]]] = {
@@ -41,7 +51,7 @@ AXOLOTL_OPTIMIZERS: Mapping[str, Iterable[tuple[str, object]]] = {
 }
 
 
-def _method(name: str, value: object, given: Mapping[str, Any]) -> Found:
+def _method(name: str, value: object, given: Mapping[str, Any]) -> Found:  # noqa: PLR0911 - one for each way
     said = text(name, value)
     if said is None:
         return (("workload.method", "full"),)
@@ -125,13 +135,13 @@ TAKEN: dict[str, Reader] = {
     "flex_attention": _attention("flex"),
     "xformers_attention": _attention("efficient"),
     "eager_attention": _attention("eager"),
-    "attn_implementation": word(ATTENTIONS, ATTENTION),
+    "attn_implementation": named(ATTENTION, ATTENTIONS),
     "liger_fused_linear_cross_entropy": when((FUSED_LINEAR,)),
     "cut_cross_entropy": when((FUSED_LINEAR,)),
     "chunked_cross_entropy": when((("workload.loss", "chunked"),)),
     "plugins": _plugins,
     "torch_compile": when((("workload.compile", True),)),
-    "rl": word(OBJECTIVES, "workload.objective"),
+    "rl": named("workload.objective", OBJECTIVES),
     "reward_model": when((("workload.objective", "reward"),)),
     "deepspeed": other_file,
     "fsdp": _fsdp,
@@ -152,4 +162,4 @@ def read(document: Document, values: Mapping[str, Any]) -> TrainingFile:
     if values.get("lora_target_linear"):
         taken.pop("lora_target_modules", None)
     full = {**values, "adapter": values.get("adapter")}
-    return understand(KIND, document.where, full, taken, keys("axolotl"), framework="axolotl")
+    return understand(DIALECT, document.where, full, taken, implied=(DDP,))

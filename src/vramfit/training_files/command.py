@@ -48,13 +48,11 @@ def find(text: str, where: str) -> TrainingCommand:
         if program is not None:
             return _command(*program, words)
     together = tuple(word for words in said for word in words)
-    program = _by_flags(together)
-    if program is not None:
-        return _command(program, "", 0, together)
-    raise InvalidValueError(
-        where, " ".join(together[:12]), "a command of Megatron-LM, torchtitan, ms-swift, LLaMA-Factory or a Trainer script",
-        "or a configuration in JSON, YAML or TOML",
-    )  # fmt: skip
+    by_flags = _by_flags(together)
+    if by_flags is not None:
+        return _command(by_flags, "", 0, together)
+    expected = "a command of Megatron-LM, torchtitan, ms-swift, LLaMA-Factory or a Trainer script"
+    raise InvalidValueError(where, " ".join(together[:12]), expected, "or settings in JSON, YAML or TOML")
 
 
 def _program(words: tuple[str, ...]) -> tuple[str, str, int] | None:

@@ -6,37 +6,30 @@ precision_config.py, zero/config.py, zero/offload_config.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from vramfit.training_files.accelerate import placed
-from vramfit.training_files.key import Found, Reader, count, is_open, to, truth, when, word
-from vramfit.training_files.table import keys, understand
-from vramfit.training_files.trainer import OPTIMIZER, SHARDED, formatted
+from vramfit.training_files.key import Found, Reader, is_open, named, stage, to, truth, when
+from vramfit.training_files.table import Dialect, understand
+from vramfit.training_files.trainer import BY_DEEPSPEED, OPTIMIZER, SHARDED, formatted
 from vramfit.training_files.training_file import GLOBAL_BATCH, Document, TrainingFile
 
-KIND = "DeepSpeed JSON"
-OPTIMIZERS: Mapping[str, Iterable[tuple[str, object]]] = {
-    "adamw": ((OPTIMIZER, "adamw"),),
-    "adam": ((OPTIMIZER, "adam"),),
-    "sgd": ((OPTIMIZER, "sgd"),),
-    "lion": ((OPTIMIZER, "lion"),),
-    "muon": ((OPTIMIZER, "muon"),),
-    "adam8bit": ((OPTIMIZER, "adamw-8bit"),),
-}
+DIALECT = Dialect(kind="DeepSpeed JSON", framework="deepspeed", table="deepspeed")
+OPTIMIZERS: Mapping[str, object] = {
+    "adamw": "adamw", "adam": "adam", "sgd": "sgd", "lion": "lion", "muon": "muon", "adam8bit": "adamw-8bit",
+}  # fmt: skip
 """DeepSpeed compares names in lower case."""
-MARKS = frozenset({"zero_optimization", "train_micro_batch_size_per_gpu", "train_batch_size", "zero_allow_untested_optimizer"})
+MARKS = frozenset(
+    {"zero_optimization", "train_micro_batch_size_per_gpu", "train_batch_size", "zero_allow_untested_optimizer"}
+)
 SIZES: Mapping[str, float] = {
     "reduce_bucket_size": 5e8, "allgather_bucket_size": 5e8, "stage3_prefetch_bucket_size": 5e7,
     "prefetch_bucket_size": 5e7, "stage3_param_persistence_threshold": 1e5, "param_persistence_threshold": 1e5,
-    "stage3_max_live_parameters": 1e9, "max_live_parameters": 1e9, "stage3_max_reuse_distance": 1e9, "sub_group_size": 1e9,
+    "stage3_max_live_parameters": 1e9, "max_live_parameters": 1e9, "stage3_max_reuse_distance": 1e9,
+    "sub_group_size": 1e9,
 }  # fmt: skip
 """What DeepSpeed takes when these are not given: such a value changes nothing. Source: zero/config.py."""
-
-
-def _stage(name: str, value: object, _: Mapping[str, Any]) -> Found:
-    stage = 0 if str(value) == "0" else count(name, value)
-    return () if stage is None else (("plan.zero_stage", stage), SHARDED)
 
 
 def _states(name: str, value: object, given: Mapping[str, Any]) -> Found:
@@ -58,8 +51,8 @@ TAKEN: dict[str, Reader] = {
     "bf16.bf16_optimizer_states": when((("workload.optimizer_state_format", "bf16"),)),
     "data_types.grad_accum_dtype": formatted("workload.gradient_format"),
     "communication_data_type": formatted("workload.reduce_format"),
-    "optimizer.type": word(OPTIMIZERS, OPTIMIZER),
-    "zero_optimization.stage": _stage,
+    "optimizer.type": named(OPTIMIZER, OPTIMIZERS),
+    "zero_optimization.stage": stage("plan.zero_stage", SHARDED, BY_DEEPSPEED),
     "zero_optimization.offload_optimizer.device": placed("optimizer"),
     "zero_optimization.offload_param.device": placed("parameters"),
     "zero_optimization.cpu_offload": when((("workload.offload.optimizer", "cpu"),)),
@@ -71,7 +64,7 @@ TAKEN: dict[str, Reader] = {
 def read(document: Document, values: Mapping[str, Any]) -> TrainingFile:
     """Return what such a file says; sizes that are DeepSpeed's own change nothing."""
     usual = {name: value for name, value in values.items() if not _is_usual(name, value)}
-    return understand(KIND, document.where, usual, TAKEN, keys("deepspeed"), framework="deepspeed")
+    return understand(DIALECT, document.where, usual, TAKEN)
 
 
 def _is_usual(name: str, value: object) -> bool:

@@ -57,9 +57,7 @@ def ratio(name: str, value: object) -> float | None:
     if is_open(value):
         return None
     try:
-        if isinstance(value, bool | list | dict):
-            raise ValueError
-        return float(str(value)[:40])
+        return float("" if isinstance(value, bool | list | dict) else str(value)[:40])
     except ValueError:
         raise InvalidValueError(name, value, "a number") from None
 
@@ -95,7 +93,7 @@ def names(name: str, value: object) -> tuple[str, ...] | None:
     >>> names("lora_target", "q_proj,v_proj"), names("lora_target_modules", ["q_proj"])
     (('q_proj', 'v_proj'), ('q_proj',))
     """
-    if value is None or value == "" or value == []:
+    if value is None or value in ("", []):
         return None
     if isinstance(value, str):
         return tuple(value.replace(",", " ").split())
@@ -122,6 +120,27 @@ def when(yes: Iterable[tuple[str, object]] = (), no: Iterable[tuple[str, object]
         return () if found is None else yes if found else no
 
     return read
+
+
+def stage(path: str, *more: tuple[str, object]) -> Reader:
+    """Return the reader of a ZeRO stage, which may be 0."""
+
+    def read(name: str, value: object, _: Mapping[str, Any]) -> Found:
+        found = 0 if str(value) == "0" else count(name, value)
+        return () if found is None else ((path, found), *more)
+
+    return read
+
+
+def switch(path: str, on: object = True, off: object = False) -> Reader:
+    """Return the reader of a switch that stands for one value of a field when on, and for another when off."""
+    return when(((path, on),), ((path, off),))
+
+
+def named(path: str, values: Mapping[str, Any]) -> Reader:
+    """Return the reader of a key whose words are values of one field; None = the program's own choice."""
+    meanings = {said: () if ours is None else ((path, ours),) for said, ours in values.items()}
+    return word(meanings, path)
 
 
 def word(

@@ -5,33 +5,27 @@ Source of names and meanings: Lightning-AI/litgpt:litgpt/args.py, litgpt/finetun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from vramfit.training_files.key import Found, NotModelled, Reader, count, is_open, ratio, text, to, truth, word
-from vramfit.training_files.table import keys, understand
-from vramfit.training_files.trainer import OPTIMIZER, SHARDED
-from vramfit.training_files.training_file import GLOBAL_BATCH, NODES, PER_NODE, Document, TrainingFile
+from vramfit.training_files.key import Found, NotModelled, Reader, count, is_open, named, ratio, text, to, truth
+from vramfit.training_files.table import Dialect, understand
+from vramfit.training_files.trainer import OPTIMIZER
+from vramfit.training_files.training_file import GLOBAL_BATCH, NODES, PER_NODE, REST, Document, TrainingFile
 
-KIND = "litgpt YAML"
-PRECISIONS: Mapping[str, Iterable[tuple[str, object]]] = {
-    said: (("workload.precision", ours),)
-    for said, ours in {
-        "bf16-true": "bf16", "16-true": "fp16", "32-true": "fp32", "bf16-mixed": "bf16-mixed",
-        "16-mixed": "fp16-mixed",
-    }.items()
+DIALECT = Dialect(kind="litgpt YAML", framework="litgpt", table="litgpt")
+PRECISIONS: Mapping[str, object] = {
+    "bf16-true": "bf16", "16-true": "fp16", "32-true": "fp32", "bf16-mixed": "bf16-mixed", "16-mixed": "fp16-mixed",
 }  # fmt: skip
 QUANTIZED: Mapping[str, str] = {
     "bnb.nf4": "nf4", "bnb.nf4-dq": "nf4-dq", "bnb.fp4": "fp4", "bnb.int8-training": "int8",
 }  # fmt: skip
-OPTIMIZERS: Mapping[str, Iterable[tuple[str, object]]] = {
-    **dict.fromkeys(("AdamW", "torch.optim.AdamW"), ((OPTIMIZER, "adamw"),)),
-    **dict.fromkeys(("Adam", "torch.optim.Adam"), ((OPTIMIZER, "adam"),)),
-    **dict.fromkeys(("SGD", "torch.optim.SGD"), ((OPTIMIZER, "sgd"),)),
-    "bitsandbytes.optim.PagedAdamW": ((OPTIMIZER, "paged-adamw"),),
-    "bitsandbytes.optim.AdamW8bit": ((OPTIMIZER, "adamw-8bit"),),
-}
+OPTIMIZERS: Mapping[str, object] = {
+    "AdamW": "adamw", "torch.optim.AdamW": "adamw", "Adam": "adam", "torch.optim.Adam": "adam", "SGD": "sgd",
+    "torch.optim.SGD": "sgd", "bitsandbytes.optim.PagedAdamW": "paged-adamw",
+    "bitsandbytes.optim.AdamW8bit": "adamw-8bit",
+}  # fmt: skip
 TARGETS: Mapping[str, tuple[str, ...]] = {
     "lora_query": ("q_proj",), "lora_key": ("k_proj",), "lora_value": ("v_proj",), "lora_projection": ("o_proj",),
     "lora_mlp": ("gate_proj", "up_proj", "down_proj"), "lora_head": ("lm_head",),
@@ -50,21 +44,22 @@ def _checkpoint(name: str, value: object, _: Mapping[str, Any]) -> Found:
     return (("model", model),)
 
 
-def _method(name: str, value: object, given: Mapping[str, Any]) -> Found:
+def _method(given: Mapping[str, Any]) -> tuple[str, object, str]:
     """Say how it trains, from which switches there are: each recipe has its own."""
-    del name, value
     if "lora_r" in given:
-        return (("workload.method", "qlora" if not is_open(given.get("quantize")) else "lora"),)
+        return ("workload.method", "qlora" if not is_open(given.get("quantize")) else "lora", "a recipe with lora_r")
     if "quantize" in given:
-        return (("workload.method", "adapter"),)
-    return (("workload.method", "full"),)
+        return ("workload.method", "adapter", "a recipe with quantize and without lora_r")
+    return ("workload.method", "full", "a recipe without quantize and lora_r")
 
 
-def _quantize(name: str, value: object, given: Mapping[str, Any]) -> Found:
+def _quantize(_: str, value: object, given: Mapping[str, Any]) -> Found:
     if is_open(value):
         return ()
     if "lora_r" not in given:
-        return NotModelled(why="a quantised base below adapters other than LoRA", path="workload.method", expected="none")
+        return NotModelled(
+            why="a quantised base below adapters other than LoRA", path="workload.method", expected="none"
+        )
     if value not in QUANTIZED:
         return NotModelled(why=f"{value}: not modelled", path="workload.base_format", expected=", ".join(QUANTIZED))
     return (("workload.base_format", QUANTIZED[str(value)]),)
@@ -73,7 +68,12 @@ def _quantize(name: str, value: object, given: Mapping[str, Any]) -> Found:
 def _targets(name: str, value: object, given: Mapping[str, Any]) -> Found:
     """Read all the switches at the first of them."""
     del value
-    on = [each for switch, targets in TARGETS.items() if truth(name, given.get(switch, USUAL.get(switch))) for each in targets]
+    on = [
+        each
+        for switch, targets in TARGETS.items()
+        if truth(name, given.get(switch, USUAL.get(switch)))
+        for each in targets
+    ]
     return (("workload.adapter.targets", tuple(on)),)
 
 
@@ -84,7 +84,7 @@ def _devices(name: str, value: object, _: Mapping[str, Any]) -> Found:
 TAKEN: dict[str, Reader] = {
     "checkpoint_dir": _checkpoint,
     "model_name": to("model", text),
-    "precision": word(PRECISIONS, "workload.precision"),
+    "precision": named("workload.precision", PRECISIONS),
     "quantize": _quantize,
     "devices": _devices,
     "num_nodes": to(NODES),
@@ -94,18 +94,19 @@ TAKEN: dict[str, Reader] = {
     "train.micro_batch_size": to("workload.micro_batch"),
     "train.global_batch_size": to(GLOBAL_BATCH),
     "train.max_seq_length": to("workload.sequence_tokens"),
-    "optimizer": word(OPTIMIZERS, OPTIMIZER),
-    "optimizer.class_path": word(OPTIMIZERS, OPTIMIZER),
+    "optimizer": named(OPTIMIZER, OPTIMIZERS),
+    "optimizer.class_path": named(OPTIMIZER, OPTIMIZERS),
 }
 
 
 def read(document: Document, values: Mapping[str, Any]) -> TrainingFile:
     """Return what such a file says: method and targets follow from which switches it has."""
     first = next((name for name in values if name in TARGETS), "lora_r")
-    known = {**TAKEN, "recipe": _method, "ranks": lambda *_: (SHARDED,), **{name: _nothing for name in TARGETS}}
+    known = {**TAKEN, **dict.fromkeys(TARGETS, _nothing)}
     if "lora_r" in values:
         known[first] = _with(_targets, known.get(first) if first == "lora_r" else None)
-    return understand(KIND, document.where, {**values, "recipe": None, "ranks": None}, known, keys("litgpt"), framework="litgpt")
+    implied = (_method(values), (REST, "dp_shard", "several devices use FSDP"))
+    return understand(DIALECT, document.where, values, known, implied=implied)
 
 
 def _nothing(*_: object) -> Found:

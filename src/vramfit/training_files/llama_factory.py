@@ -5,28 +5,26 @@ Source of names and meanings: hiyouga/LLaMA-Factory:src/llamafactory/hparams/*.p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from vramfit.training_files.key import Found, NotModelled, Reader, is_open, names, ratio, to, truth, when, word
-from vramfit.training_files.table import keys, understand
-from vramfit.training_files.trainer import ARGUMENTS, ATTENTION, FUSED_LINEAR, OPTIMIZER, lora_method, targets
+from vramfit.training_files.key import Found, NotModelled, Reader, is_open, named, names, ratio, to, truth, when
+from vramfit.training_files.table import Dialect, understand
+from vramfit.training_files.trainer import ARGUMENTS, ATTENTION, DDP, FUSED_LINEAR, OPTIMIZER, lora_method, targets
 from vramfit.training_files.training_file import Document, TrainingFile
 
-KIND = "LLaMA-Factory YAML"
+DIALECT = Dialect(kind="LLaMA-Factory YAML", framework="llama-factory", table="llama_factory")
 MARKS = frozenset({"finetuning_type", "stage", "cutoff_len", "dataset_dir", "template"})
-STAGES: Mapping[str, Iterable[tuple[str, object]]] = {
-    "sft": (), "pt": (), "dpo": (("workload.objective", "dpo"),), "rm": (("workload.objective", "reward"),),
-    "ppo": (("workload.objective", "ppo"),), "kto": (("workload.objective", "dpo"),),
+STAGES: Mapping[str, object] = {
+    "sft": None, "pt": None, "dpo": "dpo", "rm": "reward", "ppo": "ppo", "kto": "dpo",
 }  # fmt: skip
 """KTO holds a reference model beside the trained one, as DPO does."""
-ATTENTIONS: Mapping[str, Iterable[tuple[str, object]]] = {
-    "auto": (), "disabled": ((ATTENTION, "eager"),), "sdpa": ((ATTENTION, "sdpa"),), "fa2": ((ATTENTION, "flash"),),
-    "fa3": ((ATTENTION, "flash"),),
+ATTENTIONS: Mapping[str, object] = {
+    "auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "flash", "fa3": "flash",
 }  # fmt: skip
 
 
-def _method(name: str, value: object, given: Mapping[str, Any]) -> Found:
+def _method(_: str, value: object, given: Mapping[str, Any]) -> Found:
     match str(value):
         case "full":
             return (("workload.method", "full"),)
@@ -52,20 +50,15 @@ def _bits(name: str, value: object, given: Mapping[str, Any]) -> Found:
     return (("workload.base_format", "nf4-dq" if nested and kind == "nf4" else kind),)
 
 
-def _unless(path: str, value: object) -> Reader:
-    """Return the reader of a switch that, when on, means that something is off."""
-    return when(((path, value),), ())
-
-
 TAKEN: dict[str, Reader] = {
     **ARGUMENTS,
     "cutoff_len": to("workload.sequence_tokens"),
-    "stage": word(STAGES, "workload.objective"),
+    "stage": named("workload.objective", STAGES),
     "finetuning_type": _method,
     "quantization_bit": _bits,
-    "flash_attn": word(ATTENTIONS, ATTENTION),
+    "flash_attn": named(ATTENTION, ATTENTIONS),
     "enable_liger_kernel": when((FUSED_LINEAR,)),
-    "disable_gradient_checkpointing": _unless("workload.recompute", "none"),
+    "disable_gradient_checkpointing": when((("workload.recompute", "none"),)),
     "pure_bf16": when((("workload.precision", "bf16"),)),
     "use_unsloth": when((("workload.framework", "unsloth"),)),
     "use_galore": when(((OPTIMIZER, "galore"),)),
@@ -97,4 +90,4 @@ def read(document: Document, values: Mapping[str, Any]) -> TrainingFile:
         if truth(switch, values.get(switch)):
             taken.pop("optim", None)
     values = {**values, "finetuning_type": values.get("finetuning_type", "lora")}
-    return understand(KIND, document.where, values, {**taken, **_pref(values)}, keys("llama_factory"), framework="llama-factory")
+    return understand(DIALECT, document.where, values, {**taken, **_pref(values)}, implied=(DDP,))

@@ -11,21 +11,20 @@ from dataclasses import replace
 from typing import Any
 
 from vramfit.errors import InvalidValueError
-from vramfit.training_files.key import Found, NotModelled, Reader, count, names, to, truth, word
+from vramfit.training_files.key import Found, NotModelled, Reader, count, named, names, stage, to, truth, word
 from vramfit.training_files.megatron_model import MODEL_FLAGS, config_of
-from vramfit.training_files.table import Keys, keys, understand
+from vramfit.training_files.table import Dialect, understand
 from vramfit.training_files.trainer import ATTENTION, COPIED, FORMATS, OPTIMIZER, SHARDED
-from vramfit.training_files.training_file import GLOBAL_BATCH, Document, TrainingFile
+from vramfit.training_files.training_file import GLOBAL_BATCH, REST, Document, TrainingFile
 
-KIND = "Megatron-LM arguments"
+DIALECT = Dialect(kind="Megatron-LM arguments", framework="megatron-lm", table="megatron", also=MODEL_FLAGS)
 OPTIMIZERS: Mapping[str, Iterable[tuple[str, object]]] = {
     "adam": ((OPTIMIZER, "adam"),), "sgd": ((OPTIMIZER, "sgd-momentum"),), "muon": ((OPTIMIZER, "muon"),),
     "dist_muon": ((OPTIMIZER, "muon"), ("plan.distributed_optimizer", True)), "lion": ((OPTIMIZER, "lion"),),
     "soap": ((OPTIMIZER, "soap"),),
 }  # fmt: skip
-ATTENTIONS: Mapping[str, Iterable[tuple[str, object]]] = {
-    "flash": ((ATTENTION, "flash"),), "fused": ((ATTENTION, "cudnn"),), "unfused": ((ATTENTION, "eager"),),
-    "local": ((ATTENTION, "eager"),), "auto": (),
+ATTENTIONS: Mapping[str, object] = {
+    "flash": "flash", "fused": "cudnn", "unfused": "eager", "local": "eager", "auto": None,
 }  # fmt: skip
 SHARDINGS: Mapping[str, Iterable[tuple[str, object]]] = {
     "no_shard": (COPIED,), "optim": (SHARDED, ("plan.zero_stage", 1)), "optim_grads": (SHARDED, ("plan.zero_stage", 2)),
@@ -74,7 +73,7 @@ def _sharded(name: str, value: object, given: Mapping[str, Any]) -> Found:
 
 
 def _format(path: str) -> Reader:
-    return word({said: ((path, ours),) for said, ours in FORMATS.items()}, path)
+    return named(path, FORMATS)
 
 
 def _tensor(name: str, value: object, given: Mapping[str, Any]) -> Found:
@@ -121,7 +120,7 @@ TAKEN: dict[str, Reader] = {
     "use-torch-fsdp2": on(SHARDED),
     **dict.fromkeys(("use-megatron-fsdp", "use-custom-fsdp"), _sharded),
     "data-parallel-sharding-strategy": lambda *_: (),
-    "zero-stage": lambda name, value, _: (("plan.zero_stage", int(str(count(name, value) or 0) if str(value) != "0" else 0)),),
+    "zero-stage": stage("plan.zero_stage"),
     "bf16": _sixteen("bf16"),
     "fp16": _sixteen("fp16"),
     **dict.fromkeys(("fp8-format", "fp8"), _eight),
@@ -134,7 +133,7 @@ TAKEN: dict[str, Reader] = {
     "recompute-modules": lambda *_: (),
     "recompute-activations": on(("workload.recompute", "selective")),
     "checkpoint-activations": on(("workload.recompute", "full")),
-    "attention-backend": word(ATTENTIONS, ATTENTION),
+    "attention-backend": named(ATTENTION, ATTENTIONS),
     "use-flash-attn": on((ATTENTION, "flash")),
     "cross-entropy-loss-fusion": on(("workload.loss", "fused")),
     "optimizer-cpu-offload": on(("workload.offload.optimizer", "cpu")),
@@ -145,12 +144,7 @@ TAKEN: dict[str, Reader] = {
 def read(document: Document, flags: Mapping[str, Any]) -> TrainingFile:
     """Return what such an argument list says, and the model that it describes."""
     values = {_spelt(name): value for name, value in flags.items()}
-    table = keys("megatron")
-    known = Keys(
-        source=table.source, version=table.version, known=table.known | MODEL_FLAGS, uncounted=table.uncounted
-    )
-    taken = {**TAKEN, "ranks": _ranks}
-    found = understand(KIND, document.where, {**values, "ranks": True}, taken, known, framework="megatron-lm")
+    found = understand(DIALECT, document.where, values, TAKEN, implied=_ranks(values))
     return replace(found, config=config_of(values, document.where))
 
 
@@ -167,9 +161,9 @@ def _spelt(name: str) -> str:
     return spelt
 
 
-def _ranks(name: str, value: object, given: Mapping[str, Any]) -> Found:
+def _ranks(given: Mapping[str, Any]) -> tuple[tuple[str, object, str], ...]:
     """Say what data-parallel ranks do: copies, unless FSDP or ZeRO divides them."""
-    del name, value
     if given.keys() & {"use-torch-fsdp2", "use-megatron-fsdp", "use-custom-fsdp"}:
         return ()
-    return (SHARDED,) if "zero-stage" in given else (COPIED,)
+    sharded = "zero-stage" in given
+    return ((REST, "dp_shard" if sharded else "dp_replicate", "data-parallel ranks"),)

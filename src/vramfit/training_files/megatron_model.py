@@ -67,7 +67,9 @@ _SIZES = (
 )  # fmt: skip
 
 
-def _kind(flags: Mapping[str, Any], sizes: Mapping[str, int | None], config: dict[str, object]) -> Mapping[str, object] | None:
+def _kind(
+    flags: Mapping[str, Any], sizes: Mapping[str, int | None], config: dict[str, object]
+) -> Mapping[str, object] | None:
     """Add what makes it a model of one family: gated with RMSNorm, mixtures of those, plain with LayerNorm."""
     norm = str(flags.get("normalization", "LayerNorm"))
     if "swiglu" in flags and norm == "RMSNorm":
@@ -81,7 +83,11 @@ def _kind(flags: Mapping[str, Any], sizes: Mapping[str, int | None], config: dic
     if "swiglu" in flags or norm != "LayerNorm" or sizes["num-experts"] is not None:
         return None
     learned = str(flags.get("position-embedding-type", "learned_absolute")) == "learned_absolute"
-    if learned and "use-rotary-position-embeddings" not in flags and config["num_key_value_heads"] == config["num_attention_heads"]:
+    if (
+        learned
+        and "use-rotary-position-embeddings" not in flags
+        and config["num_key_value_heads"] == config["num_attention_heads"]
+    ):
         return {
             "model_type": "gpt2", "n_embd": config["hidden_size"], "n_layer": config["num_hidden_layers"],
             "n_head": config["num_attention_heads"], "n_inner": config["intermediate_size"],

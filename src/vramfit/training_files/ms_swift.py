@@ -6,15 +6,17 @@ names of versions 1 to 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from vramfit.training_files.key import Found, NotModelled, Reader, is_open, names, ratio, text, to, truth, when, word
-from vramfit.training_files.table import keys, understand
+from vramfit.training_files.key import Found, NotModelled, Reader, is_open, named, names, ratio, text, to, truth, when
+from vramfit.training_files.table import Dialect, understand
 from vramfit.training_files.trainer import (
     ARGUMENTS,
     ATTENTION,
     ATTENTIONS,
+    BY_DEEPSPEED,
+    DDP,
     FORMATS,
     FUSED_LINEAR,
     OPTIMIZER,
@@ -24,20 +26,18 @@ from vramfit.training_files.trainer import (
 )
 from vramfit.training_files.training_file import Document, TrainingFile
 
-KIND = "ms-swift arguments"
+DIALECT = Dialect(kind="ms-swift arguments", framework="ms-swift", table="ms_swift")
 MARKS = frozenset({"train_type", "tuner_type", "sft_type", "split_dataset_ratio", "torch_dtype"})
-OBJECTIVES: Mapping[str, Iterable[tuple[str, object]]] = {
-    "dpo": (("workload.objective", "dpo"),), "kto": (("workload.objective", "dpo"),),
-    "orpo": (("workload.objective", "orpo"),), "simpo": (("workload.objective", "orpo"),),
-    "cpo": (("workload.objective", "orpo"),), "rm": (("workload.objective", "reward"),),
-    "ppo": (("workload.objective", "ppo"),), "grpo": (("workload.objective", "grpo"),),
+OBJECTIVES: Mapping[str, object] = {
+    "dpo": "dpo", "kto": "dpo", "orpo": "orpo", "simpo": "orpo", "cpo": "orpo", "rm": "reward", "ppo": "ppo",
+    "grpo": "grpo",
 }  # fmt: skip
 ZERO = {"zero0": 0, "zero1": 1, "zero2": 2, "zero3": 3, "zero2_offload": 2, "zero3_offload": 3}
 """Names that stand for DeepSpeed configurations of ms-swift's own."""
 STORED = {"4": "nf4-dq", "8": "int8"}
 
 
-def _method(name: str, value: object, given: Mapping[str, Any]) -> Found:
+def _method(_: str, value: object, given: Mapping[str, Any]) -> Found:
     said = str(value)
     if said == "full":
         return (("workload.method", "full"),)
@@ -49,34 +49,36 @@ def _method(name: str, value: object, given: Mapping[str, Any]) -> Found:
     return NotModelled(why=f"{said[:40]}: not modelled", path="workload.method", expected="full, lora or adapter")
 
 
-def _bits(name: str, value: object, given: Mapping[str, Any]) -> Found:
-    del name
+def _bits(_: str, value: object, given: Mapping[str, Any]) -> Found:
     if is_open(value) or str(value) == "0":
         return ()
     how = str(given.get("quant_method", "bnb"))
     if how != "bnb" or str(value) not in STORED:
-        return NotModelled(why=f"{value} bit by {how}: not modelled", path="workload.base_format", expected="4 or 8, by bnb")
+        return NotModelled(
+            why=f"{value} bit by {how}: not modelled", path="workload.base_format", expected="4 or 8, by bnb"
+        )
     return (("workload.base_format", STORED[str(value)]),)
 
 
-def _zero(name: str, value: object, _: Mapping[str, Any]) -> Found:
+def _zero(_: str, value: object, __: Mapping[str, Any]) -> Found:
     said = str(value)
     if said not in ZERO:
         return NotModelled(why=f"{said[:60]}: its content is not read from here: give that file with --from too")
-    found: list[tuple[str, object]] = [SHARDED, ("plan.zero_stage", ZERO[said])]
+    found: list[tuple[str, object]] = [SHARDED, BY_DEEPSPEED, ("plan.zero_stage", ZERO[said])]
     if said.endswith("offload"):
         found.append(("workload.offload.optimizer", "cpu"))
         if ZERO[said] == 3:
             found.append(("workload.offload.parameters", "cpu"))
-    del name
     return tuple(found)
 
 
-def _dtype(name: str, value: object, _: Mapping[str, Any]) -> Found:
+def _dtype(_: str, value: object, __: Mapping[str, Any]) -> Found:
     """Read ``torch_dtype``, which also decides in which format it trains."""
     found = FORMATS.get(str(value))
     if found is None:
-        return NotModelled(why=f"{value}: not modelled", path="workload.precision", expected="bfloat16, float16, float32")
+        return NotModelled(
+            why=f"{value}: not modelled", path="workload.precision", expected="bfloat16, float16, float32"
+        )
     return (("workload.precision", "bf16" if found == "bf16" else found if found == "fp32" else "fp16-mixed"),)
 
 
@@ -88,7 +90,7 @@ TAKEN: dict[str, Reader] = {
     **dict.fromkeys(("torch_dtype", "dtype"), _dtype),
     **dict.fromkeys(("quant_bits", "quantization_bit"), _bits),
     "batch_size": to("workload.micro_batch"),
-    "attn_impl": word({**ATTENTIONS, "flash_attn": ((ATTENTION, "flash"),)}, ATTENTION),
+    "attn_impl": named(ATTENTION, ATTENTIONS),
     "use_flash_attn": when(((ATTENTION, "flash"),)),
     "use_liger_kernel": when((FUSED_LINEAR,)),
     "deepspeed": _zero,
@@ -99,10 +101,12 @@ TAKEN: dict[str, Reader] = {
     "lora_dropout": to("workload.adapter.dropout", ratio),
     **dict.fromkeys(("target_modules", "lora_target_modules"), targets),
     "modules_to_save": to("workload.adapter.modules_to_save", names),
-    "rlhf_type": word(OBJECTIVES, "workload.objective"),
+    "rlhf_type": named("workload.objective", OBJECTIVES),
     "use_galore": when(((OPTIMIZER, "galore"),)),
 }
-_ADAPTER_ONLY = frozenset({"lora_rank", "lora_alpha", "lora_dropout", "target_modules", "lora_target_modules", "modules_to_save"})
+_ADAPTER_ONLY = frozenset(
+    {"lora_rank", "lora_alpha", "lora_dropout", "target_modules", "lora_target_modules", "modules_to_save"}
+)
 
 
 def read(document: Document, values: Mapping[str, Any], verb: str = "") -> TrainingFile:
@@ -115,4 +119,4 @@ def read(document: Document, values: Mapping[str, Any], verb: str = "") -> Train
         taken = {name: reader for name, reader in taken.items() if name not in {"bf16", "fp16"}}
     if truth("use_galore", full.get("use_galore")):
         taken.pop("optim", None)
-    return understand(KIND, document.where, full, taken, keys("ms_swift"), framework="ms-swift")
+    return understand(DIALECT, document.where, full, taken, implied=(DDP,))

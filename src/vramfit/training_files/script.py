@@ -58,19 +58,19 @@ def _split(tokens: Iterable[str]) -> Iterator[list[str]]:
     """Yield the tokens of each command; brackets of arrays hold theirs together."""
     statement: list[str] = []
     depth = 0
-    for token in tokens:
-        depth += (token == "(") - (token == ")" and depth > 0)
-        if token in BREAKS and not depth:
+    for each in tokens:
+        depth += (each == "(") - (each == ")" and depth > 0)
+        if each in BREAKS and not depth:
             if statement:
                 yield statement
             statement = []
-        elif token != END:
-            statement.append(token)
+        elif each != END:
+            statement.append(each)
     if statement:
         yield statement
 
 
-def _tokens(text: str) -> Iterator[str]:  # noqa: C901, PLR0912 - a shell's rules, one branch each
+def _tokens(text: str) -> Iterator[str]:  # noqa: C901 - a shell's rules, one branch each
     """Yield words without their quotes, brackets, and what separates commands."""
     i, word, inside = 0, "", False
     while i < len(text):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -17,6 +17,8 @@ from vramfit.training_files.key import NotModelled, Reader, is_open
 from vramfit.training_files.training_file import Refused, TrainingFile
 
 LONGEST_SHOWN = 60
+OFF: tuple[object, ...] = (False, 0, "0", "false", "False", "no", "disabled", [])
+"""Values that say that something is not used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,29 +45,46 @@ def keys(name: str) -> Keys:
     )
 
 
-def understand(  # noqa: PLR0913 - a kind of file is these five things
-    kind: str,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """One program's way of writing settings."""
+
+    kind: str
+    """What people call such a file."""
+    framework: str | None
+    """Which one runs such a file, as requests name it; None = any may."""
+    table: str
+    """File below ``keys`` that lists what such a file may hold."""
+    also: frozenset[str] = frozenset()
+    """Further keys, which other readers take."""
+
+    def known(self) -> Keys:
+        """Return all keys that such a file may hold."""
+        found = keys(self.table)
+        return replace(found, known=found.known | self.also)
+
+
+def understand(
+    dialect: Dialect,
     where: str,
     values: Mapping[str, Any],
     taken: Mapping[str, Reader],
-    table: Keys,
-    *,
-    framework: str | None = None,
+    implied: Iterable[tuple[str, object, str]] = (),
 ) -> TrainingFile:
     """Return what became of every key.
 
     Args:
-        kind: what people call such a file.
+        dialect: whose file it is.
         where: its name, for messages.
         values: by full names, as ``flat`` makes them.
         taken: readers of the keys that stand for fields.
-        table: all keys of the program.
-        framework: which one runs such a file; None = any may.
+        implied: fields that follow from what such a file is, with the words that say why.
 
     Raises:
         InvalidValueError: a value of the wrong kind.
     """
-    words: list[Word] = []
+    table = dialect.known()
+    words = [_implied(where, *each) for each in implied]
     refused: list[Refused] = []
     for name, value in values.items():
         if name not in taken:
@@ -83,8 +102,13 @@ def understand(  # noqa: PLR0913 - a kind of file is these five things
         effect = Effect.COUNTED if given else Effect.NONE
         words.append(Word(flag=name, values=(_shown(value),), effect=effect, given=given))
     return TrainingFile(
-        kind=kind, where=where, framework=framework, words=tuple(words), refused=tuple(refused)
+        kind=dialect.kind, where=where, framework=dialect.framework, words=tuple(words), refused=tuple(refused)
     )
+
+
+def _implied(where: str, path: str, value: object, why: str) -> Word:
+    given = Given(path=path, value=value, said=f"{where}: {why}")
+    return Word(flag=why, values=(), effect=Effect.COUNTED, given=(given,))
 
 
 def _advice(path: str) -> str:
@@ -96,7 +120,7 @@ def _not_taken(name: str, value: object, taken: Mapping[str, Reader], table: Key
     above = _above(name)
     why = next((table.uncounted[each] for each in above if each in table.uncounted), None)
     if why is not None:
-        off = is_open(value) or value in (False, 0, "0", "false", "False", "no", [])
+        off = is_open(value) or value in OFF
         return _word(name, value, Effect.NONE if off else Effect.NOT_COUNTED, "" if off else why)
     if any(each in table.known for each in above):
         return _word(name, value, Effect.NONE, "")

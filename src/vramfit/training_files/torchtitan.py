@@ -6,17 +6,29 @@ torchtitan/config/configs.py (0.3); models: torchtitan/models/*/__init__.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import PurePath
+from collections.abc import Mapping
 from typing import Any
 
 from vramfit.errors import InvalidValueError
-from vramfit.training_files.key import Found, NotModelled, Reader, count, is_open, names, text, to, truth, when, word
-from vramfit.training_files.table import keys, understand
+from vramfit.training_files.key import (
+    Found,
+    NotModelled,
+    Reader,
+    count,
+    is_open,
+    named,
+    names,
+    switch,
+    text,
+    to,
+    truth,
+    when,
+)
+from vramfit.training_files.table import Dialect, understand
 from vramfit.training_files.trainer import ALL_OFFLOADED, IMPLEMENTATION, OPTIMIZER, SHARDED
 from vramfit.training_files.training_file import GLOBAL_BATCH, Document, TrainingFile
 
-KIND = "torchtitan settings"
+DIALECT = Dialect(kind="torchtitan settings", framework="torchtitan", table="torchtitan")
 SECTIONS = frozenset({"training", "parallelism", "activation_checkpoint", "job", "metrics", "optimizer", "model"})
 MODELS: Mapping[tuple[str, str], str] = {
     ("llama3", "8b"): "meta-llama/Llama-3.1-8B",
@@ -34,18 +46,11 @@ MODELS: Mapping[tuple[str, str], str] = {
     ("gpt_oss", "120b"): "openai/gpt-oss-120b",
 }
 """Name and flavor -> a published model of the same shape; 16B has the sizes of DeepSeek-V2-Lite."""
-SCHEDULES: Mapping[str, Iterable[tuple[str, object]]] = {
-    said: (("plan.pp_schedule", ours),)
-    for said, ours in {
-        "1f1b": "1f1b", "interleaved1f1b": "interleaved-1f1b", "gpipe": "gpipe", "zbvzerobubble": "zb-v",
-        "interleavedzerobubble": "zb-h1", "dualpipev": "dualpipe-v",
-    }.items()
+SCHEDULES: Mapping[str, object] = {
+    "1f1b": "1f1b", "interleaved1f1b": "interleaved-1f1b", "gpipe": "gpipe", "zbvzerobubble": "zb-v",
+    "interleavedzerobubble": "zb-h1", "dualpipev": "dualpipe-v",
 }  # fmt: skip
-OPTIMIZERS: Mapping[str, Iterable[tuple[str, object]]] = {
-    "adamw": ((OPTIMIZER, "adamw"),),
-    "adam": ((OPTIMIZER, "adam"),),
-    "muon": ((OPTIMIZER, "muon"),),
-}
+"""torchtitan compares names in lower case."""
 FLEX = ("_flex_attn", "_flex")
 
 
@@ -55,7 +60,9 @@ def _flavor(name: str, value: object, given: Mapping[str, Any]) -> Found:
     flex = next((end for end in FLEX if flavor.endswith(end)), "")
     found = MODELS.get((family, flavor.removesuffix(flex).removesuffix("_irope")))
     if found is None:
-        return NotModelled(why=f"{family} {flavor}: no model that is known here", path="model", expected="a known flavor")
+        return NotModelled(
+            why=f"{family} {flavor}: no model that is known here", path="model", expected="a known flavor"
+        )
     return (("model", found), *((("workload.attention", "flex"),) if flex else ()))
 
 
@@ -92,6 +99,11 @@ def _float8(name: str, value: object, _: Mapping[str, Any]) -> Found:
     return (("workload.precision", "fp8-mixed"),) if any("float8" in each for each in said) else ()
 
 
+DEGREES: Mapping[str, str] = {
+    "data_parallel_replicate_degree": "plan.dp_replicate", "tensor_parallel_degree": "plan.tp",
+    "pipeline_parallel_degree": "plan.pp", "context_parallel_degree": "plan.cp", "expert_parallel_degree": "plan.ep",
+    "expert_tensor_parallel_degree": "plan.etp",
+}  # fmt: skip
 TAKEN: dict[str, Reader] = {
     "model.flavor": _flavor,
     "model.name": lambda *_: (),
@@ -100,35 +112,42 @@ TAKEN: dict[str, Reader] = {
     "training.global_batch_size": to(GLOBAL_BATCH),
     "training.seq_len": to("workload.sequence_tokens"),
     "training.enable_cpu_offload": when(ALL_OFFLOADED),
-    "training.compile": when((("workload.compile", True),), (("workload.compile", False),)),
-    "training.mixed_precision_reduce": word({"float32": (("workload.reduce_format", "fp32"),), "bfloat16": (("workload.reduce_format", "bf16"),)}),
-    "training.mixed_precision_param": word({"bfloat16": (("workload.precision", "bf16-mixed"),), "float32": (("workload.precision", "fp32"),)}, "workload.precision"),
-    "training.dtype": word({"float32": (), "bfloat16": (("workload.parameter_format", "bf16"),)}, "workload.parameter_format"),
-    **dict.fromkeys(("parallelism.data_parallel_shard_degree", "training.data_parallel_shard_degree"), _rest),
-    **dict.fromkeys(("parallelism.data_parallel_replicate_degree", "training.data_parallel_replicate_degree"), to("plan.dp_replicate")),
-    **dict.fromkeys(("parallelism.tensor_parallel_degree", "training.tensor_parallel_degree"), to("plan.tp")),
-    **dict.fromkeys(("parallelism.pipeline_parallel_degree", "experimental.pipeline_parallel_degree"), to("plan.pp")),
-    **dict.fromkeys(("parallelism.context_parallel_degree", "experimental.context_parallel_degree"), to("plan.cp")),
-    "parallelism.expert_parallel_degree": to("plan.ep"),
-    "parallelism.expert_tensor_parallel_degree": to("plan.etp"),
-    "parallelism.pipeline_parallel_schedule": word(SCHEDULES, "plan.pp_schedule"),
+    "training.compile": switch("workload.compile"),
+    "training.mixed_precision_reduce": named("workload.reduce_format", {"float32": "fp32", "bfloat16": "bf16"}),
+    "training.mixed_precision_param": named("workload.precision", {"bfloat16": "bf16-mixed", "float32": "fp32"}),
+    "training.dtype": named("workload.parameter_format", {"float32": None, "bfloat16": "bf16"}),
+    "parallelism.data_parallel_shard_degree": _rest,
+    **{f"parallelism.{name}": to(path) for name, path in DEGREES.items()},
+    "parallelism.pipeline_parallel_schedule": named("plan.pp_schedule", SCHEDULES),
     "parallelism.fsdp_reshard_after_forward": _reshard,
-    "parallelism.enable_sequence_parallel": when((("plan.sequence_parallel", True),), (("plan.sequence_parallel", False),)),
+    "parallelism.enable_sequence_parallel": switch("plan.sequence_parallel"),
     "parallelism.disable_loss_parallel": when((("plan.vocab_tp", False),)),
-    "activation_checkpoint.mode": word({"none": (("workload.recompute", "none"),), "full": (("workload.recompute", "full"),), "selective": (("workload.recompute", "selective"),)}, "workload.recompute"),
+    "activation_checkpoint.mode": named("workload.recompute", {each: each for each in ("none", "full", "selective")}),
     "activation_checkpoint.selective_ac_option": _selective,
     "compile.enable": _compiled,
-    "optimizer.name": word(OPTIMIZERS, OPTIMIZER),
-    "optimizer.implementation": word({each: ((IMPLEMENTATION, each),) for each in ("fused", "foreach", "for-loop")}, IMPLEMENTATION),
+    "optimizer.name": named(OPTIMIZER, {"adamw": "adamw", "adam": "adam", "muon": "muon"}),
+    "optimizer.implementation": named(IMPLEMENTATION, {each: each for each in ("fused", "foreach", "for-loop")}),
     "optimizer.fused": when(((IMPLEMENTATION, "fused"),)),
     "optimizer.early_step_in_backward": when((("workload.optimizer_in_backward", True),)),
-}  # fmt: skip
+}
 REST_KEY = "parallelism.data_parallel_shard_degree"
+OLD_SECTIONS = ("training", "experimental")
+"""Where degrees stood in versions before 0.1."""
 
 
 def read(document: Document, values: Mapping[str, Any]) -> TrainingFile:
-    """Return what such a file or command says."""
-    shard = "training.data_parallel_shard_degree" if "training.data_parallel_shard_degree" in values else REST_KEY
-    full = {**values, shard: values.get(shard, -1)}
-    name = PurePath(document.where).name
-    return understand(KIND, name, full, TAKEN, keys("torchtitan"), framework="torchtitan")
+    """Return what such a file or command says; devices that no degree takes shard, as -1 says."""
+    values = {_section(name): value for name, value in values.items()}
+    full = {**values, REST_KEY: values.get(REST_KEY, -1)}
+    return understand(DIALECT, document.where, full, TAKEN)
+
+
+def _section(name: str) -> str:
+    """Return a key under the section that it has now.
+
+    >>> _section("training.tensor_parallel_degree"), _section("training.seq_len")
+    ('parallelism.tensor_parallel_degree', 'training.seq_len')
+    """
+    section, _, key = name.partition(".")
+    moved = section in OLD_SECTIONS and f"parallelism.{key}" in {*TAKEN, REST_KEY}
+    return f"parallelism.{key}" if moved else name

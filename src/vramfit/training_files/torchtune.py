@@ -9,12 +9,27 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vramfit.training_files.key import Found, NotModelled, Reader, count, is_open, names, ratio, text, to, truth, when, word
-from vramfit.training_files.table import keys, understand
-from vramfit.training_files.trainer import ALL_OFFLOADED, IMPLEMENTATION, OPTIMIZER, SHARDED, formatted
-from vramfit.training_files.training_file import Document, TrainingFile
+from vramfit.training_files.key import (
+    Found,
+    NotModelled,
+    Reader,
+    count,
+    is_open,
+    named,
+    names,
+    ratio,
+    switch,
+    text,
+    to,
+    truth,
+    when,
+    word,
+)
+from vramfit.training_files.table import Dialect, understand
+from vramfit.training_files.trainer import ALL_OFFLOADED, IMPLEMENTATION, OPTIMIZER, formatted
+from vramfit.training_files.training_file import REST, Document, TrainingFile
 
-KIND = "torchtune YAML"
+DIALECT = Dialect(kind="torchtune YAML", framework="torchtune", table="torchtune")
 BUILDER = re.compile(r"torchtune\.models\.\w+\.(?:(q?lora|q?dora)_)?(\w+)")
 MODELS: Mapping[str, str] = {
     "llama2_7b": "meta-llama/Llama-2-7b-hf", "llama2_13b": "meta-llama/Llama-2-13b-hf",
@@ -36,19 +51,13 @@ MODELS: Mapping[str, str] = {
     "phi4_14b": "microsoft/phi-4",
 }  # fmt: skip
 """Builder -> the model it builds. Source: meta-pytorch/torchtune:torchtune/models/*/_model_builders.py."""
-OPTIMIZERS: Mapping[str, Iterable[tuple[str, object]]] = {
-    "torch.optim.AdamW": ((OPTIMIZER, "adamw"),),
-    "torch.optim.Adam": ((OPTIMIZER, "adam"),),
-    "torch.optim.SGD": ((OPTIMIZER, "sgd"),),
-    "torch.optim.Adafactor": ((OPTIMIZER, "adafactor"),),
-    "bitsandbytes.optim.PagedAdamW": ((OPTIMIZER, "paged-adamw"),),
-    "bitsandbytes.optim.PagedAdamW8bit": ((OPTIMIZER, "paged-adamw-8bit"),),
-    **dict.fromkeys(
-        ("bitsandbytes.optim.AdamW8bit", "torchao.prototype.low_bit_optim.AdamW8bit", "torchao.optim.AdamW8bit"),
-        ((OPTIMIZER, "adamw-8bit"),),
-    ),
-    "bitsandbytes.optim.Lion": ((OPTIMIZER, "lion"),),
-}
+OPTIMIZERS: Mapping[str, object] = {
+    "torch.optim.AdamW": "adamw", "torch.optim.Adam": "adam", "torch.optim.SGD": "sgd",
+    "torch.optim.Adafactor": "adafactor", "bitsandbytes.optim.PagedAdamW": "paged-adamw",
+    "bitsandbytes.optim.PagedAdamW8bit": "paged-adamw-8bit", "bitsandbytes.optim.AdamW8bit": "adamw-8bit",
+    "torchao.prototype.low_bit_optim.AdamW8bit": "adamw-8bit", "torchao.optim.AdamW8bit": "adamw-8bit",
+    "bitsandbytes.optim.Lion": "lion",
+}  # fmt: skip
 LOSSES: Mapping[str, Iterable[tuple[str, object]]] = {
     **dict.fromkeys(
         (
@@ -64,7 +73,6 @@ LOSSES: Mapping[str, Iterable[tuple[str, object]]] = {
 ATTENTION = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "output_proj": "o_proj"}
 """torchtune's names of the matrices of attention -> those of Hugging Face."""
 MLP = ("gate_proj", "up_proj", "down_proj")
-FRAMEWORK = "torchtune"
 
 
 def _model(name: str, value: object, given: Mapping[str, Any]) -> Found:
@@ -107,15 +115,15 @@ TAKEN: dict[str, Reader] = {
     "tokenizer.max_seq_len": to("workload.sequence_tokens"),
     "batch_size": to("workload.micro_batch"),
     "gradient_accumulation_steps": to("workload.gradient_accumulation_steps"),
-    "optimizer._component_": word(OPTIMIZERS, OPTIMIZER),
+    "optimizer._component_": named(OPTIMIZER, OPTIMIZERS),
     "optimizer.fused": when(((IMPLEMENTATION, "fused"),)),
     "optimizer.foreach": when(((IMPLEMENTATION, "foreach"),)),
-    "optimizer_in_bwd": when((("workload.optimizer_in_backward", True),), (("workload.optimizer_in_backward", False),)),
+    "optimizer_in_bwd": switch("workload.optimizer_in_backward"),
     "loss._component_": word(LOSSES, "workload.loss"),
     "compile": _compiled,
     "compile.model": _compiled,
     "dtype": formatted("workload.precision"),
-    "enable_activation_checkpointing": when((("workload.recompute", "full"),), (("workload.recompute", "none"),)),
+    "enable_activation_checkpointing": switch("workload.recompute", "full", "none"),
     "enable_activation_offloading": when((("workload.offload.activations", "cpu"),)),
     "fsdp_cpu_offload": when(ALL_OFFLOADED),
     "fsdp_reshard_after_forward": when((), (("plan.reshard_after_forward", False),)),
@@ -124,21 +132,14 @@ TAKEN: dict[str, Reader] = {
     "context_parallel_dim": to("plan.cp"),
     "data_parallel_replicate_dim": to("plan.dp_replicate"),
     "data_parallel_shard_dim": _sharded,
-    "ac_mode": word({"full": (("workload.recompute", "full"),), "selective": (("workload.recompute", "selective"),)}),
+    "ac_mode": named("workload.recompute", {"full": "full", "selective": "selective"}),
 }
 
 
 def read(document: Document, values: Mapping[str, Any]) -> TrainingFile:
     """Return what such a file says; how many devices there are stands on the command line that runs it."""
-    taken = TAKEN if values.get("enable_activation_checkpointing") is not True or "ac_mode" not in values else _by_mode()
-    return understand(KIND, document.where, {**values, "devices": None}, {**taken, "devices": _rest}, keys("torchtune"), framework=FRAMEWORK)
-
-
-def _by_mode() -> dict[str, Reader]:
-    """Return the readers of a file whose ``ac_mode`` says how activations are computed again."""
-    return {**TAKEN, "enable_activation_checkpointing": lambda *_: ()}
-
-
-def _rest(*_: object) -> Found:
-    """Return that devices beyond those of other axes divide the states: the distributed recipes use FSDP2."""
-    return (SHARDED,)
+    taken = dict(TAKEN)
+    if "ac_mode" in values and values.get("enable_activation_checkpointing") is True:
+        taken.pop("enable_activation_checkpointing")  # how is what the mode says
+    implied = (REST, "dp_shard", "the distributed recipes use FSDP2")
+    return understand(DIALECT, document.where, values, taken, implied=(implied,))

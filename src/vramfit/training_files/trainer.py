@@ -10,13 +10,29 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vramfit.errors import InvalidValueError
-from vramfit.training_files.key import Found, NotModelled, Reader, count, names, ratio, text, to, truth, when, word
-from vramfit.training_files.table import keys, understand
-from vramfit.training_files.training_file import REST, Document, TrainingFile
+from vramfit.training_files.key import (
+    Found,
+    NotModelled,
+    Reader,
+    count,
+    named,
+    names,
+    ratio,
+    switch,
+    text,
+    to,
+    truth,
+    when,
+    word,
+)
+from vramfit.training_files.table import Dialect, understand
+from vramfit.training_files.training_file import DIVIDED_BY, REST, Document, TrainingFile
 
-KIND = "arguments of the Hugging Face Trainer"
+DIALECT = Dialect(kind="arguments of the Hugging Face Trainer", framework="transformers", table="trainer")
 OPTIMIZER, IMPLEMENTATION = "workload.optimizer", "workload.optimizer_implementation"
 SHARDED, COPIED = (REST, "dp_shard"), (REST, "dp_replicate")
+DDP = (REST, "dp_replicate", "several devices hold copies unless FSDP or DeepSpeed divides")
+BY_FSDP, BY_DEEPSPEED = (DIVIDED_BY, "FSDP"), (DIVIDED_BY, "DeepSpeed")
 ATTENTION = "workload.attention"
 FUSED_LINEAR = ("workload.loss", "fused-linear")
 RECOMPUTED = ("workload.recompute", "full")
@@ -37,19 +53,16 @@ OPTIMIZERS: Mapping[str, Iterable[tuple[str, object]]] = {
     "came_pytorch": ((OPTIMIZER, "came"),),
 }
 """Names of optimizers; ``sgd`` of transformers has no momentum unless ``optim_args`` says so."""
-ATTENTIONS: Mapping[str, Iterable[tuple[str, object]]] = {
+ATTENTIONS: Mapping[str, str] = {
     **dict.fromkeys(
         (
             "flash_attention_2", "flash_attention_3", "flash_attention_4", "flash_attn", "fa2", "fa3",
             "kernels-community/flash-attn", "kernels-community/flash-attn2", "kernels-community/flash-attn3",
             "kernels-community/vllm-flash-attn3",
         ),
-        ((ATTENTION, "flash"),),
+        "flash",
     ),
-    "sdpa": ((ATTENTION, "sdpa"),),
-    "eager": ((ATTENTION, "eager"),),
-    "flex_attention": ((ATTENTION, "flex"),),
-    "xformers": ((ATTENTION, "efficient"),),
+    "sdpa": "sdpa", "eager": "eager", "flex_attention": "flex", "xformers": "efficient",
 }  # fmt: skip
 FORMATS: Mapping[str, str] = {
     "bfloat16": "bf16", "bf16": "bf16", "float16": "fp16", "fp16": "fp16", "half": "fp16", "float32": "fp32",
@@ -59,7 +72,7 @@ FORMATS: Mapping[str, str] = {
 
 def formatted(path: str) -> Reader:
     """Return the reader of a key that names a number format as torch does."""
-    return word({said: ((path, ours),) for said, ours in FORMATS.items()}, path)
+    return named(path, FORMATS)
 
 
 def mixed(name: str) -> Reader:
@@ -106,10 +119,10 @@ def targets(name: str, value: object, _: Mapping[str, Any]) -> Found:
 def fsdp(name: str, value: object, _: Mapping[str, Any]) -> Found:
     """Read ``fsdp: "full_shard auto_wrap offload"``, a list of such words, or a switch."""
     if isinstance(value, bool | None):
-        return (SHARDED,) if value else ()
+        return (SHARDED, BY_FSDP) if value else ()
     said = set(names(name, value) or ())
     if said <= {"true", "True", "false", "False"}:
-        return (SHARDED,) if said & {"true", "True"} else ()
+        return (SHARDED, BY_FSDP) if said & {"true", "True"} else ()
     known = {"full_shard", "shard_grad_op", "no_shard", "hybrid_shard", "hybrid_shard_zero2", "offload", "auto_wrap"}
     if not said <= known:
         raise InvalidValueError(name, value, f"words of {', '.join(sorted(known))}")
@@ -119,7 +132,7 @@ def fsdp(name: str, value: object, _: Mapping[str, Any]) -> Found:
             path="plan.dp_replicate",
             expected="full_shard, shard_grad_op or no_shard",
         )
-    found = [COPIED if "no_shard" in said else SHARDED]
+    found: list[tuple[str, object]] = [COPIED if "no_shard" in said else SHARDED, BY_FSDP]
     if "shard_grad_op" in said:
         found.append(("plan.reshard_after_forward", False))
     return (*found, *(ALL_OFFLOADED if "offload" in said else ()))
@@ -187,19 +200,21 @@ ARGUMENTS: dict[str, Reader] = {
     "bf16": mixed("bf16"),
     "fp16": mixed("fp16"),
     "optim": word(OPTIMIZERS, OPTIMIZER),
-    **dict.fromkeys(("gradient_checkpointing", "activation_checkpointing"), when((RECOMPUTED,), (("workload.recompute", "none"),))),
-    "torch_compile": when((("workload.compile", True),), (("workload.compile", False),)),
+    "gradient_checkpointing": switch("workload.recompute", "full", "none"),
+    "activation_checkpointing": switch("workload.recompute", "full", "none"),
+    "torch_compile": switch("workload.compile"),
     "use_liger_kernel": when((FUSED_LINEAR,)),
     "deepspeed": other_file,
     "fsdp": fsdp,
     **fsdp_keys(),
 }  # fmt: skip
 """What Trainer itself takes; programs built on it take these too."""
+LENGTHS = ("max_length", "max_seq_length", "model_max_length", "max_seq_len")
 TRL: dict[str, Reader] = {
     **ARGUMENTS,
-    **dict.fromkeys(("max_length", "max_seq_length", "model_max_length", "max_seq_len"), to("workload.sequence_tokens")),
+    **dict.fromkeys(LENGTHS, to("workload.sequence_tokens")),
     "max_completion_length": _both_lengths,
-    **dict.fromkeys(("attn_implementation", "attn_impl"), word(ATTENTIONS, ATTENTION)),
+    **dict.fromkeys(("attn_implementation", "attn_impl"), named(ATTENTION, ATTENTIONS)),
     **dict.fromkeys(("dtype", "torch_dtype"), formatted("workload.parameter_format")),
     "use_peft": _peft,
     "load_in_4bit": _quantised,
@@ -228,4 +243,4 @@ def read(document: Document, values: Mapping[str, Any]) -> TrainingFile:
     """Return what such a file says; what it says of adapters counts only where PEFT is used."""
     unused = () if truth("use_peft", values.get("use_peft")) else _ADAPTER_ONLY
     taken = {name: reader for name, reader in TRL.items() if name not in unused}
-    return understand(KIND, document.where, values, taken, keys("trainer"), framework="transformers")
+    return understand(DIALECT, document.where, values, taken, implied=(DDP,))

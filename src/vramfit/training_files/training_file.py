@@ -11,6 +11,8 @@ from vramfit.request import Given
 
 REST = "plan.rest"
 """Not a field of the plan: which of its axes takes the devices that no other axis takes."""
+DIVIDED_BY = "plan.divided_by"
+"""Not a field of the plan: what divides states between ranks, which only one thing can."""
 GLOBAL_BATCH = "workload.global_batch"
 """Not a field of the workload: sequences of one optimizer step over all ranks, which gives the accumulation."""
 NODES = "device_count.nodes"

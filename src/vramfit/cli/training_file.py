@@ -1,0 +1,74 @@
+"""``train --from``: files of frameworks in, what was understood of them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from vramfit.commands.command_line import Effect, Word
+from vramfit.readers.document import load_document
+from vramfit.report.rows import Row, Section, Tone
+from vramfit.result import in_words
+from vramfit.training_files.combine import Combined
+from vramfit.training_files.recognise import read
+from vramfit.training_files.training_file import Document, TrainingFile
+
+TITLES = {Effect.UNKNOWN: "not understood", Effect.NOT_COUNTED: "not counted"}
+HIDDEN = frozenset({"config"})
+
+
+def load(path: Path) -> TrainingFile:
+    """Read one file.
+
+    Raises:
+        VramfitError: missing, damaged, nobody's file that is known here, or with values that cannot be.
+    """
+    found = load_document(path)
+    if isinstance(found, str):
+        return read(Document(where=path.name, text=found))
+    return read(Document(where=path.name, values=found))
+
+
+def understood(files: tuple[TrainingFile, ...], combined: Combined) -> tuple[Section, ...]:
+    """Return what each field was understood as, and what became of the keys that stand for none."""
+    taken = [
+        Row(each.path.rpartition(".")[2], "", f"{in_words(each.value)}: {each.said}")
+        for each in combined.given
+        if each.path not in HIDDEN
+    ]
+    notes = [Row("worked out", "", text, Tone.QUIET) for text in combined.notes]
+    rest = [row for file in files for row in _left(file)]
+    kinds = ", ".join(f"{file.where} ({file.kind})" for file in files)
+    return (
+        Section(f"Taken from {kinds}", (*taken, *notes)),
+        *((Section("Of these files", tuple(rest)),) if rest else ()),
+    )
+
+
+def _left(file: TrainingFile) -> Iterable[Row]:
+    for effect in (Effect.UNKNOWN, Effect.NOT_COUNTED):
+        for word in file.having(effect):
+            yield Row(word.flag, "", f"{TITLES[effect]}: {word.why}", Tone.WARN)
+    quiet = [word.flag for word in file.having(Effect.NONE)]
+    if quiet:
+        yield Row("without effect on memory", "", ", ".join(quiet), Tone.QUIET)
+
+
+def as_json(files: tuple[TrainingFile, ...], combined: Combined) -> dict[str, Any]:
+    """Return the same for JSON."""
+    return {
+        "given": [{"field": g.path, "value": _plain(g.value), "said": g.said} for g in combined.given],
+        "notes": list(combined.notes),
+        "files": [
+            {"file": file.where, "kind": file.kind, "keys": [_word(word) for word in file.words]} for file in files
+        ],
+    }
+
+
+def _word(word: Word) -> dict[str, Any]:
+    return {"key": word.flag, "value": " ".join(word.values), "effect": word.effect.value, "why": word.why}
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value

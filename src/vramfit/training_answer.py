@@ -1,0 +1,68 @@
+"""A request about training in, everything that answers it out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vramfit.answer import asked_device, asked_model
+from vramfit.fit import fit
+from vramfit.framework import Sharding
+from vramfit.frameworks.profile import find_framework
+from vramfit.request import Plan
+from vramfit.result import Choice, Fit, Verdict
+from vramfit.train import estimate_training
+from vramfit.training import TrainingRequest
+from vramfit.training_plan import sharding_of
+from vramfit.training_result import TrainingAnswer, TrainingEstimate
+from vramfit.units import check_size
+
+
+def answer_training(request: TrainingRequest, *, hub: bool = False) -> TrainingAnswer:
+    """Return estimate and verdict for one request.
+
+    Args:
+        request: one question.
+        hub: True = ask the Hub even when the catalogue knows the model.
+
+    Raises:
+        VramfitError: anything about the request that cannot be; the message says what and where.
+    """
+    check_size(request.headroom_bytes, "headroom_bytes", smallest=0)
+    model, device = asked_model(request, hub=hub), asked_device(request)
+    plan, choices = spread(request)
+    found = estimate_training(model, request.workload, plan, device, request.device_count)
+    found = replace(found, choices=(*choices, *found.choices))
+    understood = replace(request, workload=found.training, plan=found.plan)
+    judged = _unknown(found, request) if device is None else fit(found.breakdowns, device, request.headroom_bytes)
+    return TrainingAnswer(request=understood, estimate=found, fit=judged)
+
+
+def spread(request: TrainingRequest) -> tuple[Plan, tuple[Choice, ...]]:
+    """Return the plan as asked; devices in all without a plan are all data-parallel, as the framework divides them."""
+    plan, devices = request.plan, request.device_count
+    if devices is None or devices == 1 or plan.num_devices > 1:
+        return plan, ()
+    check_size(devices, "device_count")
+    framework, _ = find_framework(request.workload.framework, request.workload.framework_version)
+    sharded = replace(plan, dp_shard=devices)
+    copies = sharding_of(framework, sharded) in {Sharding.NONE, Sharding.DDP, Sharding.MEGATRON}
+    name = "dp_replicate" if copies else "dp_shard"
+    spread_over = replace(plan, dp_replicate=devices) if copies else sharded
+    why = f"{devices} devices and no plan: data-parallel, as {framework.name} does by default"
+    return spread_over, (Choice(field=f"plan.{name}", value=devices, why=why),)
+
+
+def _unknown(found: TrainingEstimate, request: TrainingRequest) -> Fit:
+    """Return the verdict where no device was named."""
+    worst = found.worst
+    largest = max((i for i in worst.items if worst.peak_phase in i.phases), key=lambda i: i.bytes)
+    return Fit(
+        verdict=Verdict.UNKNOWN,
+        device="",
+        capacity_bytes=0,
+        headroom_bytes=request.headroom_bytes,
+        margin_bytes=0,
+        high_margin_bytes=0,
+        worst_rank=worst.rank,
+        largest_item=largest.name,
+    )
