@@ -74,7 +74,10 @@ def cutting(framework: Framework, plan: Plan, steps: int) -> Cutting:
         values["reshard_after_forward"] = (framework.reshard_after_forward and plan.pp == 1, name)
     opened = {field: pair for field, pair in values.items() if getattr(plan, field) is None}
     choices = tuple(Choice(field=f"plan.{f}", value=v, why=why) for f, (v, why) in opened.items())
-    filled = replace(plan, **{field: value for field, (value, _) in opened.items()})  # type: ignore[arg-type]
+    told = {field: value for field, (value, _) in opened.items()}
+    if sharding is not Sharding.ZERO:
+        told.pop("zero_stage", None)  # a plan that names a stage asks for DeepSpeed where a framework hands over to it
+    filled = replace(plan, **told)  # type: ignore[arg-type]
     return Cutting(
         plan=filled,
         sharding=sharding,
