@@ -35,6 +35,8 @@ class Heads:
     key_tokens: int
     masked: bool = False
     """An explicit mask goes in, which FlashAttention does not take."""
+    capped: bool = False
+    """Scores pass a tanh."""
 
 
 def grouped_query(w: Writer, x: Value, hidden: int, facts: GroupedQuery, form: BlockForm) -> Value:
@@ -47,18 +49,31 @@ def grouped_query(w: Writer, x: Value, hidden: int, facts: GroupedQuery, form: B
         values=values,
         key_tokens=w.flow.key_tokens,
         masked=facts.window_tokens is not None and facts.window_tokens < w.flow.key_tokens,
+        capped=form.capped_scores,
     )
     q, k, v = _projections(w, x, hidden, heads, form.matrices)
     if form.scaled_queries and not w.style.fused_rotary:
         q = op.scale(w.t, q)
     if form.query_norms:
-        q = w.norm(q, width, in_fp32=form.scaled_in_fp32)
-        k = w.norm(k, width, in_fp32=form.scaled_in_fp32)
+        rows = (heads.queries * width, heads.keys * width) if form.whole_query_norms else (width, width)
+        q = w.norm(q, rows[0], in_fp32=form.scaled_in_fp32, wide_product=form.wide_product)
+        k = w.norm(k, rows[1], in_fp32=form.scaled_in_fp32, wide_product=form.wide_product)
     if form.rotary:
-        q, k = rotary(w, q, k, w.flow.sequence_tokens * width)
+        q, k = _turned(w, q, k, form, width)
     attended = kernel(w, q, k, v, heads)
     del q, k, v, x
+    if form.joined_queries and form.rotary and not w.style.fused_rotary:
+        attended = op.copy(w.t, attended)
     return w.scattered(attended, heads.queries * values, hidden, form.matrices["attention output"])
+
+
+def _turned(w: Writer, q: Value, k: Value, form: BlockForm, width: int) -> tuple[Value, Value]:
+    """Write rotary embedding in the family's format."""
+    if not form.wide_rotary or w.style.fused_rotary:
+        return rotary(w, q, k, w.flow.sequence_tokens * width)
+    each = q.each
+    wide_q, wide_k = rotary(w, op.cast(w.t, q, FP32), op.cast(w.t, k, FP32), w.flow.sequence_tokens * width)
+    return op.cast(w.t, wide_q, each), op.cast(w.t, wide_k, each)
 
 
 def cross(w: Writer, x: Value, hidden: int, facts: CrossAttention, form: BlockForm) -> Value:
@@ -188,6 +203,8 @@ def _steps(w: Writer, q: Value, k: Value, v: Value, heads: Heads) -> Value:
         k, v = _repeated(t, k, heads), _repeated(t, v, heads)
     rows = flow.sequences * heads.queries * flow.sequence_tokens
     weights = op.scale(t, op.product(t, q, k, rows * heads.key_tokens))
+    if heads.capped:
+        weights = op.scale(t, op.of_output(t, op.scale(t, weights)))
     weights = op.scale(t, weights)
     weights = op.cast(t, op.of_output(t, op.cast(t, weights, FP32)), q.each)
     if flow.score_dropout:

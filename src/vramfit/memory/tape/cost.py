@@ -9,9 +9,10 @@ from vramfit.block_style import BlockStyle
 from vramfit.formats import Role
 from vramfit.memory.tape.block import block
 from vramfit.memory.tape.engine import Value
+from vramfit.memory.tape.first import ID, First, write_first
 from vramfit.memory.tape.flow import Flow
-from vramfit.memory.tape.form import DROPPED, SCALED_AFTER, SCORES_DROPPED
-from vramfit.memory.tape.head import LABEL, Head, write_head
+from vramfit.memory.tape.form import DROPPED, SCALED_AFTER, SCORES_DROPPED, WITHOUT_ROTARY
+from vramfit.memory.tape.head import Head, write_head
 from vramfit.memory.tape.matrix import Matrix, any_trains
 from vramfit.memory.tape.tape import Tape
 from vramfit.memory.tape.walk import Walked, checkpoint, walk
@@ -181,24 +182,48 @@ def _head(head: Head, flow: Flow, style: BlockStyle, *, norms_train: bool) -> tu
 
 
 def _first(shard: Shard, flow: Flow, style: BlockStyle, *, keeps_output: bool) -> BlockStep:
-    """Return the cost of the token embedding, or of what arrives from the stage before, with the rotary tables.
+    """Return the cost of the embedding, or of what arrives from the stage before, with what all blocks share.
 
-    kept = 2 * tokens * 8 (ids and labels) + 2 * tokens of a sequence * head_dim * bytes (cosines and sines)
+    ids and labels: 2 * tokens * 8; cosines and sines: 2 * tokens of a sequence * head_dim * bytes
     """
     model = shard.model
-    output = flow.outer_tokens * model.hidden_size * flow.residual_each
-    ids = 2 * flow.tokens * LABEL
     width = max((getattr(m, "head_dim", 0) for layer, _ in model.groups for m in layer.mixers), default=0)
-    tables = 0 if style.fused_rotary else 2 * flow.sequence_tokens * width * flow.residual_each
-    kept = (("batch", ids), ("rotary tables", tables), *((("output", output),) if keeps_output else ()))
-    matrix = sum(t.num_parameters for t in model.embeddings if not t.frozen) * flow.weight_each if shard.first else 0
-    tied = model.tied and shard.last
-    return BlockStep(
-        name="embedding" if shard.first else "input",
-        kept=tuple((name, size) for name, size in kept if size),
-        forward_bytes=ids + tables + output,
-        backward_bytes=ids + tables + output + matrix,
-        passing_bytes=ids + tables + output + matrix,
-        gradient_bytes=0 if tied else matrix,
-        output_bytes=output,
+    turns = not style.fused_rotary and model.family not in WITHOUT_ROTARY
+    tables = 2 * flow.sequence_tokens * width * flow.residual_each if turns else 0
+    if shard.first:
+        walked = _embedding(_first_of(model, shared=model.tied and shard.last), flow, style)
+    else:
+        output = flow.outer_tokens * model.hidden_size * flow.residual_each
+        walked = Walked(
+            kept=(), keeps_input=True, forward=output, backward=output, passing=output, gradients=0, output=output
+        )
+    batch = 2 * flow.tokens * ID
+    step = _step("embedding" if shard.first else "input", walked, keeps_output=keeps_output)
+    beside = tuple((name, size) for name, size in (("batch", batch), ("rotary tables", tables)) if size)
+    return replace(
+        step,
+        kept=(*beside, *step.kept),
+        forward_bytes=step.forward_bytes + batch + tables,
+        backward_bytes=step.backward_bytes + batch + tables,
+        passing_bytes=walked.passing + batch + tables,
     )
+
+
+def _first_of(model: ModelSpec, *, shared: bool) -> First:
+    tables = [t for t in model.embeddings if t.role is Role.EMBEDDING]
+    norms = [t for t in model.embeddings if t.role is Role.NORM]
+    return First(
+        hidden=model.hidden_size,
+        tables=tuple((t.num_parameters, not t.frozen) for t in tables),
+        norm=bool(norms),
+        layer_norm=any(t.role is Role.BIAS for t in model.embeddings),
+        shared=shared,
+    )
+
+
+@lru_cache(maxsize=MEMO)
+def _embedding(first: First, flow: Flow, style: BlockStyle) -> Walked:
+    t = Tape()
+    w = Writer(t=t, flow=flow, style=style, vectors_train=any(trains for _, trains in first.tables))
+    walked = walk(t, lambda _t, box: write_first(w, first, box[0]), 0, 1, grows=False)
+    return replace(walked, gradients=walked.gradients - first.shared_elements * flow.weight_each)

@@ -24,7 +24,7 @@ def experts(w: Writer, x: Value, hidden: int, facts: Experts, form: BlockForm) -
     NVIDIA/Megatron-LM:megatron/core/transformer/moe/token_dispatcher.py, MoEAlltoAllTokenDispatcher.
     """
     t = w.t
-    weights = _router(w, x, hidden, facts)
+    weights = _router(w, x, hidden, facts, wide=form.wide_router or w.style.fp32_router)
     routed = _routed(w, x, weights, hidden, facts, form)
     del weights
     if not facts.shared_intermediate_size:
@@ -38,11 +38,11 @@ def experts(w: Writer, x: Value, hidden: int, facts: Experts, form: BlockForm) -
     return op.add(t, routed, shared)
 
 
-def _router(w: Writer, x: Value, hidden: int, facts: Experts) -> Value:
+def _router(w: Writer, x: Value, hidden: int, facts: Experts, *, wide: bool) -> Value:
     """Write the router: scores of all experts in fp32, and the weights of those chosen."""
     t, rows = w.t, w.flow.outer_tokens
     weight = w.weight(hidden * facts.num_experts, trains=w.vectors_train)
-    if w.style.fp32_router:
+    if wide:
         x = op.cast(t, x, FP32)
         weight = op.cast(t, weight, FP32)
     elif w.style.autocast:
@@ -75,7 +75,6 @@ def _routed(w: Writer, x: Value, weights: Value, hidden: int, facts: Experts, fo
     if w.style.autocast:
         first, last = op.cast(t, first, flow.each), op.cast(t, last, flow.each)
     inner = op.linear_of_experts(t, sent, first, rows * width * (2 if facts.gated else 1))
-    del sent
     if w.style.weighs_activations:
         inner = op.fused(t, (inner, weights), t.new(rows * width, inner.each), (inner, weights))
     else:

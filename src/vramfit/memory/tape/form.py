@@ -47,6 +47,21 @@ SCALED_AFTER = frozenset({
     "vaultgemma", "t5gemma", "glm4_gemma",
 })  # fmt: skip
 """Families that multiply by the norm's weight in fp32, before the cast."""
+WIDE_PRODUCT = frozenset({"olmo2", "olmo3", "flex_olmo", "gpt_oss", "cohere", "cohere2"})
+"""Families that multiply the fp32 norm by the weight as it is, and cast afterwards."""
+JOINED_QUERIES = frozenset({
+    "codegen", "glm", "glm4", "glm4_moe", "gpt_neox", "gptj", "minimax_m2", "mimo_v2_flash", "moonshine", "nemotron",
+    "phi", "phi3", "persimmon", "qwen3_5", "qwen3_5_moe", "qwen3_next", "stablelm",
+})  # fmt: skip
+"""Families that turn a part of each query and join the rest to it: queries lie head by head then, so does what the
+kernel returns, and it is laid out anew for the output projection."""
+WIDE_ROTARY = frozenset({"olmo", "olmo2", "olmo3", "flex_olmo", "cohere", "cohere2", "gpt_oss_wide"})
+"""Families that turn queries and keys in fp32."""
+WIDE_ROUTER = frozenset({
+    "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe", "glm4_moe_lite", "dots1", "ernie4_5_moe", "glm_moe_dsa",
+    "minimax_m2",
+})  # fmt: skip
+"""Families whose router multiplies in fp32, with a copy of its input."""
 WITHOUT_ROTARY = frozenset({
     "gpt2", "opt", "bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "albert", "mpnet", "t5",
     "mt5", "bloom", "mpt", "gpt_bigcode", "bart", "mbart", "pegasus", "marian", "whisper", "deberta", "deberta-v2",
@@ -66,6 +81,18 @@ class BlockForm:
     """Norms subtract the mean and have biases; False: RMSNorm."""
     scaled_in_fp32: bool = False
     """RMSNorm multiplies by its weight before the cast back."""
+    wide_product: bool = False
+    """RMSNorm multiplies by its weight in fp32 without a copy of it."""
+    capped_scores: bool = False
+    """Attention scores pass a tanh before the softmax, where they are written out."""
+    joined_queries: bool = False
+    """Queries are put together of a turned and an unturned part."""
+    wide_rotary: bool = False
+    """Queries and keys are turned in fp32."""
+    wide_router: bool = False
+    """The router multiplies in fp32."""
+    whole_query_norms: bool = False
+    """Norms on queries and keys go over all heads together."""
     query_norms: bool = False
     """Norms on queries and keys, head by head or over all of them."""
     rotary: bool = True
@@ -86,6 +113,12 @@ def form_of(layer: Layer, family: str) -> BlockForm:
         num_norms=len(norms),
         layer_norm=any(t.name.endswith(".bias") and _is_norm(t) for t in layer.tensors),
         scaled_in_fp32=family in SCALED_AFTER,
+        wide_product=family in WIDE_PRODUCT,
+        capped_scores=family in {"gemma2", "vaultgemma", "grok-1"},
+        joined_queries=family in JOINED_QUERIES,
+        wide_rotary=family in WIDE_ROTARY,
+        wide_router=family in WIDE_ROUTER,
+        whole_query_norms=family in {"olmo2", "olmo3", "flex_olmo", "minimax_m2"},
         query_norms=bool(names & set(QUERY_NORMS)),
         rotary=family not in WITHOUT_ROTARY and not _is_encoder_with_positions(layer, family),
         activation=_activation(family),

@@ -300,3 +300,27 @@ def summed(t: Tape, x: Value, elements: int) -> Value:
         return (g.alias(),)
 
     return t.record((x,), y, derive)
+
+
+def looked_up(t: Tape, table: Value, elements: int, each: int, numbers: Value) -> Value:
+    """Look rows of a table up; keeps their numbers, and its backward makes a gradient as large as the table."""
+    size, table_each = table.elements, table.each
+
+    def derive(_arrived: Arrived, _saved: Saved) -> Gradients:
+        return (t.new(size, table_each),)
+
+    return t.record((table,), t.new(elements, each), derive, (numbers,))
+
+
+def add_rows(t: Tape, x: Value, row: Value) -> Value:
+    """Add a tensor that is repeated for every sequence; its gradient is a sum over them."""
+    y = t.new(x.elements, x.each)
+    size, to_x, to_row = row.elements, x.node is not None, row.node is not None
+
+    def derive(arrived: Arrived, _saved: Saved) -> Gradients:
+        (g,) = arrived
+        assert g is not None
+        summed = t.new(size, g.each) if size != g.elements else g.alias()
+        return g.alias() if to_x else None, summed if to_row else None
+
+    return t.record((x, row), y, derive)

@@ -124,14 +124,17 @@ class Writer:
         mask = self.t.new(x.elements, 1)
         return op.fused(self.t, (x,), self.t.new(x.elements, x.each), (mask,))
 
-    def norm(self, x: Value, width: int, *, layer_norm: bool = False, in_fp32: bool = False) -> Value:
+    def norm(
+        self, x: Value, width: int, *, layer_norm: bool = False, in_fp32: bool = False, wide_product: bool = False
+    ) -> Value:
         """Write a norm over rows of ``width``: in one kernel, or RMSNorm step by step in fp32.
 
         Args:
             x: what is normed.
             width: elements of a row.
             layer_norm: with mean and bias; always one kernel.
-            in_fp32: multiply by the weight before the cast back (Gemma).
+            in_fp32: multiply by an fp32 copy of the weight before the cast back (Gemma).
+            wide_product: multiply by the weight itself before the cast back (OLMo 2).
         """
         t, rows = self.t, x.elements // width
         if layer_norm or self.style.fused_norm:
@@ -139,6 +142,8 @@ class Writer:
         given = x.each
         if in_fp32:
             return op.cast(t, op.multiply(t, self._normed(x, rows), self._wide(width)), given)
+        if wide_product:
+            return op.cast(t, op.multiply(t, self.vector(width), self._normed(x, rows)), given)
         x = self._normed(x, rows)
         return op.multiply(t, self.vector(width), op.cast(t, x, given))
 
