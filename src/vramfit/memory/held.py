@@ -49,7 +49,7 @@ class Held:
 
 
 def held_tensors(shard: Shard) -> tuple[Held, ...]:
-    """Return the tensors of a rank, equal ones together."""
+    """Return the tensors of a rank in order of the model, equal ones together."""
     return tuple(_held(shard.model, shard))
 
 
@@ -59,11 +59,13 @@ def held_of(tensors: Iterable[Tensor], shard: Shard) -> tuple[Held, ...]:
 
 
 def _held(model: ModelSpec, shard: Shard) -> Iterator[Held]:
-    for t in (*model.embeddings, *model.head):
+    for t in model.embeddings:
         yield _one(t, 1, shard)
     for layer, times in model.groups:
         for t in layer.tensors:
             yield _one(t, times, shard)
+    for t in model.head:
+        yield _one(t, 1, shard)
     for part in model.parts:
         if part.resident:
             for t in part.tensors:

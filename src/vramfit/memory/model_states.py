@@ -220,16 +220,27 @@ def step_bytes(setting: Setting) -> tuple[int, str]:
             trained_bytes(h, setting, state_format(h, setting), state_ranks(setting, h)) for h in trained
         )
         return size, "foreach: one more copy of a state of every trained parameter"
-    largest = max(trained, key=lambda h: prod(local_shape(h.tensor, state_ranks(setting, h), setting.sharding)))
-    elements = prod(local_shape(largest.tensor, state_ranks(setting, largest), setting.sharding))
-    per = optimizer.loop_bytes + optimizer.loop_elements * weight_format(state_format(largest, setting)).block_bytes
-    per += _widened(setting, largest)
-    return elements * per, f"{per} B for each of the {format_count(elements)} elements of the largest tensor"
+    return _loop_bytes(setting, trained)
 
 
-def _widened(setting: Setting, largest: Held) -> int:
+def _loop_bytes(setting: Setting, trained: list[Held]) -> tuple[int, str]:
+    """Return the most that a step tensor by tensor makes: for one of them, and what is left of the one before. [B]"""
+    optimizer, found, before = setting.optimizer, (0, ""), 0
+    for held in trained:
+        elements = prod(local_shape(held.tensor, state_ranks(setting, held), setting.sharding))
+        size = weight_format(state_format(held, setting)).block_bytes
+        per = optimizer.loop_bytes + optimizer.loop_elements * size + _widened(setting, held)
+        left = elements * max(size, optimizer.loop_bytes // 2) if optimizer.loop_keeps else 0
+        made = elements * per + (left if held.tensor.copies > 1 else before)
+        said = f"{per} B for each of the {format_count(elements)} elements of {held.tensor.name}, and the one before"
+        found = max(found, (made, said))
+        before = left
+    return found
+
+
+def _widened(setting: Setting, held: Held) -> int:
     """Bytes per element of the fp32 copies of weight and gradient that some optimizers make of 16-bit ones."""
-    widens = setting.training.optimizer in {"adafactor", "came"} and largest.format.block_bytes < 4
+    widens = setting.training.optimizer in {"adafactor", "came"} and held.format.block_bytes < 4
     return {"adafactor": 8, "came": 4}[str(setting.training.optimizer)] if widens else 0
 
 

@@ -161,6 +161,8 @@ class Optimizer:
     """What a step tensor by tensor makes for a while, per element of the largest tensor, beside ``loop_elements``."""
     loop_elements: int = 0
     """The same in elements of the weight's format."""
+    loop_keeps: bool = False
+    """True: a loop over tensors holds the last one's divisor while it makes the next one's."""
     at_once_elements: int = 0
     """What a step on all tensors at once (``foreach``) makes, in elements of the state's format."""
     has_foreach: bool = False
@@ -175,7 +177,8 @@ class Optimizer:
 _TORCH = "pytorch/pytorch:torch/optim"
 _BNB = "bitsandbytes-foundation/bitsandbytes:bitsandbytes/optim/optimizer.py"
 ADAM = Optimizer(
-    state=adam, loop_elements=2, at_once_elements=1, has_foreach=True, has_fused=True, step_tensor=True,
+    state=adam, loop_elements=2, loop_keeps=True, at_once_elements=1, has_foreach=True, has_fused=True,
+    step_tensor=True,
     source=f"{_TORCH}/adam.py: foreach takes the root of every second moment at once; "
     "tensor by tensor the root and what is divided by it live together",
 )  # fmt: skip
@@ -190,7 +193,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "sgd": SGD,
     "sgd-momentum": Optimizer(state=momentum, has_foreach=True, has_fused=True, source=f"{_TORCH}/sgd.py"),
     "adafactor": Optimizer(
-        state=adafactor, loop_bytes=8, loop_elements=0,
+        state=adafactor, loop_bytes=8, loop_keeps=True,
         source="huggingface/transformers:src/transformers/optimization.py, Adafactor.step: update and its product",
     ),
     "lion": Optimizer(state=momentum, loop_elements=2, source="google/automl:lion/lion_pytorch.py"),
