@@ -34,6 +34,8 @@ class Category(StrEnum):
     """Scratch that a kernel's library takes, not any tensor of the program."""
     COLLECTIVE = "collective"
     """Buffers of communication between ranks."""
+    UNKNOWN = "unknown"
+    """Nobody said; so it is in the snapshots that PyTorch writes."""
 
 
 CATEGORIES = tuple(Category)

@@ -95,6 +95,8 @@ class Replay:
         self.peak_event = 0
         """Event after which most was allocated."""
         self.reserved_peak_event = 0
+        self.reserved_steps: list[tuple[int, int]] = []
+        """Event after which what is reserved changed, and what it then was."""
         self.block_bytes = array("q")
         """By number of the allocation, the size of its block; 0 = it has none. [B]"""
         self.addresses = array("q")
@@ -140,6 +142,7 @@ class Replay:
             raise OutOfMemoryInReplayError(error, number, event, alive) from error
         self._blocks[number] = block
         self.block_bytes[number], self.addresses[number] = block.size, block.address
+        self._note_reserved(event)
         if counters.allocated_bytes.peak > allocated_peak:
             self.peak_event = event
         if counters.reserved_bytes.peak > reserved_peak:
@@ -152,6 +155,11 @@ class Replay:
             or now.requested_bytes.current > window.requested_bytes
         ):
             self._window = self._highest()
+
+    def _note_reserved(self, event: int) -> None:
+        reserved = self.allocator.books.reserved_bytes
+        if not self.reserved_steps or self.reserved_steps[-1][1] != reserved:
+            self.reserved_steps.append((event, reserved))
 
     def _highest(self) -> Peaks:
         """Return the window's peaks with what is there now."""
@@ -170,6 +178,7 @@ class Replay:
         action = ACTIONS.get(marked.mark)
         if action is not None:
             action(self.allocator, marked)
+            self._note_reserved(marked.event)
 
     def _close_window(self, end: int) -> None:
         if end > self._window_first:

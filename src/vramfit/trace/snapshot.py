@@ -6,11 +6,22 @@ torch/utils/viz/MemoryViz.js.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from vramfit.trace.recording import Frame
+
+
+PACKAGES = re.compile(r"[/\\](site-packages|dist-packages|lib[/\\]python3\.\d+)[/\\]|^<frozen |^<string>")
+"""Files of libraries."""
+
+
+def user_frames(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
+    """Return the frames of Python files, innermost first, those of libraries only if there are no others."""
+    python = tuple(frame for frame in frames if frame.file.endswith(".py"))
+    return tuple(frame for frame in python if not PACKAGES.search(frame.file)) or python
 
 
 class BlockState(StrEnum):
