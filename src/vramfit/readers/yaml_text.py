@@ -58,10 +58,9 @@ def _parsed(text: str, where: str) -> object:
     """Run the parser, and turn whatever it says into one kind of error with its place."""
     import yaml  # noqa: PLC0415 - only files in YAML pay for it
 
-    loader = yaml.SafeLoader(text)
     try:
         _check(_events(text), where)
-        return loader.get_single_data()
+        return yaml.load(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
@@ -72,8 +71,6 @@ def _parsed(text: str, where: str) -> object:
         raise UnreadableFileError(f"{where}: {quote(str(error))}; expected YAML of plain values; correct it") from None
     except RecursionError:
         raise _too_deep(where) from None
-    finally:
-        loader.dispose()
 
 
 def _events(text: str) -> Iterator[Any]:

@@ -46,15 +46,14 @@ def _rows(section: Section, width: int, *, ascii_only: bool) -> Iterator[Line]:
     names = min(names, WIDEST_NAME)
     column = margin + names + (numbers + 2 if numbers else 0) + 2
     below = width - column < NARROWEST_TEXT
+    charts = _chart_width(section, width, column)
     for row in section.rows:
         inset = " " * (margin + 2 * row.indent)
-        drawn = ""
+        drawn = chart(row.chart, charts)
         if not row.number and not row.text and row.bar is None:
             found = list(wrap(row.name, width, inset))
         else:
             start = (inset + row.name).ljust(margin + names) + (f"  {row.number:>{numbers}}" if numbers else "")
-            room = width - len(inset) - 4 if below or len(start) > column else width - column
-            drawn = chart(row.chart, min(CHART_WIDTH, room))
             text = f"{drawn}  {row.text}".strip() if drawn else _text(row, ascii_only=ascii_only)
             if below or len(start) > column:
                 found = [start, *wrap(text, width, inset + 4 * " ")]
@@ -62,6 +61,13 @@ def _rows(section: Section, width: int, *, ascii_only: bool) -> Iterator[Line]:
                 first, *rest = [*wrap(text, width, " " * column)] or [""]
                 found = [start.ljust(column) + first.lstrip(), *rest]
         yield from (Line(text.rstrip(), row.tone, drawn if drawn and drawn in text else "") for text in found)
+
+
+def _chart_width(section: Section, width: int, column: int) -> int:
+    """Return how wide the charts of a section are drawn: all alike, with room for the longest text behind one."""
+    texts = max((len(row.text) for row in section.rows if row.chart), default=0)
+    inside = width - column if width - column >= NARROWEST_TEXT else width - NARROWEST_TEXT // 2
+    return min(CHART_WIDTH, inside - texts - 2)
 
 
 def _text(row: Row, *, ascii_only: bool) -> str:

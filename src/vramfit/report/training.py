@@ -34,6 +34,8 @@ PARTS = {
 OTHER = ("X", "other parts")
 GROUPS = {**{name: title for name, (_, title) in PARTS.items()}, "runtime": "CUDA, libraries, allocator"}
 MOST_MOMENTS = 14
+SMALLEST_SHOWN_BYTES = 5 * 2**20
+"""Less than this prints as 0.00 GiB."""
 READINGS = {
     Counter.ALLOCATED: ("torch allocated", "torch.cuda.max_memory_allocated"),
     Counter.RESERVED: ("torch reserved", "torch.cuda.max_memory_reserved"),
@@ -187,11 +189,26 @@ def _memory(answer: TrainingAnswer) -> Section:
         size = sum(item.bytes for item in items)
         title = GROUPS.get(group, group.replace("_", " "))
         rows.append(Row(title, format_gib(size), "", Tone.STRONG, 0, size / whole))
-        rows.extend(_item(item) for item in items if item.bytes or item.high_bytes)
+        rows.extend(_items(items))
     rows.append(Row("sum at the peak", format_gib(whole), f"in {phase.value}", Tone.STRONG))
     if answer.fit.headroom_bytes:
         rows.append(Row("headroom", format_gib(answer.fit.headroom_bytes), "left free, as asked"))
     return Section(f"What takes memory at the peak, GiB{_rank(worst)}", tuple(rows))
+
+
+def _items(items: list[Item]) -> Iterable[Row]:
+    """Yield the items that show in two decimals of a GiB; the others together."""
+    small = [item for item in items if max(item.bytes, item.high_bytes) < SMALLEST_SHOWN_BYTES]
+    few = small if len(small) > 1 else []
+    yield from (_item(item) for item in items if item not in few)
+    if few:
+        size = sum(item.bytes for item in few)
+        names = ", ".join(_name(item) for item in few)
+        yield Row(f"{len(few)} smaller", format_gib(size), names, Tone.QUIET, 1)
+
+
+def _name(item: Item) -> str:
+    return " ".join(item.name.split("/")[1:] or [item.name]).replace("_", " ")
 
 
 def _rank(rank: Breakdown) -> str:
@@ -202,8 +219,7 @@ def _item(item: Item) -> Row:
     band = ""
     if item.high_bytes - item.low_bytes > SMALLEST_BAND_BYTES:
         band = f" ({format_gib(item.low_bytes)} to {format_gib(item.high_bytes)})"
-    name = " ".join(item.name.split("/")[1:] or [item.name]).replace("_", " ")
-    return Row(name, format_gib(item.bytes), f"{item.formula}{band} [{item.basis.value}]", Tone.PLAIN, 1)
+    return Row(_name(item), format_gib(item.bytes), f"{item.formula}{band} [{item.basis.value}]", Tone.PLAIN, 1)
 
 
 def _ranks(answer: TrainingAnswer) -> Iterable[Section]:

@@ -46,32 +46,32 @@ def find(text: str, where: str) -> TrainingCommand:
     for words in said:
         program = _program(words)
         if program is not None:
-            return _command(*program, words)
+            return _command(*program, words, _by_variables(text))
     together = tuple(word for words in said for word in words)
     by_flags = _by_flags(together)
     if by_flags is not None:
-        return _command(by_flags, "", 0, together)
+        return _command(by_flags, "", (0, 0), together, _by_variables(text))
     expected = "a command of Megatron-LM, torchtitan, ms-swift, LLaMA-Factory or a Trainer script"
     raise InvalidValueError(where, " ".join(together[:12]), expected, "or settings in JSON, YAML or TOML")
 
 
-def _program(words: tuple[str, ...]) -> tuple[str, str, int] | None:
-    """Return program, verb and where its flags begin."""
+def _program(words: tuple[str, ...]) -> tuple[str, str, tuple[int, int]] | None:
+    """Return program, verb, and where its own words and its flags begin."""
     names = [PurePath(word).name for word in words]
     for i, name in enumerate(names):
         after = names[i + 1] if i + 1 < len(names) else ""
         if name == "swift" and after in SWIFT:
-            return "ms_swift", after, i + 2
+            return "ms_swift", after, (i, i + 2)
         if name in {"llamafactory-cli", "lmf"} and after == "train":
-            return "llama_factory", "", i + 2
+            return "llama_factory", "", (i, i + 2)
         if name == "trl" and after in TRL:
-            return "trainer", after, i + 2
+            return "trainer", after, (i, i + 2)
         if name in {"torchtitan.train", "run_train.sh"} or words[i].endswith("torchtitan/train.py"):
-            return "torchtitan", "", i + 1
+            return "torchtitan", "", (i, i + 1)
         if name.endswith(".py") and any(word.startswith("--") for word in words[i + 1 :]):
             program = _by_flags(words[i + 1 :])
             if program is not None:
-                return program, name.removesuffix(".py").removeprefix("run_"), i + 1
+                return program, name.removesuffix(".py").removeprefix("run_"), (i, i + 1)
     return None
 
 
@@ -89,9 +89,29 @@ def _by_flags(words: tuple[str, ...]) -> str | None:
     return "trainer" if said & {"--model-name-or-path", "--per-device-train-batch-size"} else None
 
 
-def _command(program: str, verb: str, start: int, words: tuple[str, ...]) -> TrainingCommand:
-    launched = {}
-    for name, value in _pairs(words[:start]):
+def _by_variables(text: str) -> dict[str, str]:
+    """Return what variables in front of a command say of devices, as ms-swift and others read them.
+
+    >>> _by_variables("NPROC_PER_NODE=2 swift sft"), _by_variables("export CUDA_VISIBLE_DEVICES=0,1,2")
+    ({'per_node': '2'}, {'per_node': '3'})
+    """
+    found = {}
+    visible = re.search(r"(?m)^\s*(?:export\s+)?CUDA_VISIBLE_DEVICES=[\"']?(\d+(?:,\d+)*)", text)
+    if visible is not None:
+        found["per_node"] = str(visible[1].count(",") + 1)
+    for name, what in (("NPROC_PER_NODE", "per_node"), ("NNODES", "nodes")):
+        match = re.search(rf"(?m)(?:^|\s){name}=[\"']?(\d{{1,5}})\b", text)
+        if match is not None:
+            found[what] = match[1]
+    return found
+
+
+def _command(
+    program: str, verb: str, place: tuple[int, int], words: tuple[str, ...], variables: dict[str, str]
+) -> TrainingCommand:
+    own, start = place
+    launched = dict(variables)
+    for name, value in _pairs(words[:own]):
         spelt = f"--{name.replace('_', '-')}"
         for what, names in (("per_node", PER_NODE), ("nodes", NODES), ("all", ALL)):
             if spelt in names and isinstance(value, str):

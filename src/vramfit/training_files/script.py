@@ -18,7 +18,7 @@ LONGEST_VALUE = 64 * 2**10
 MOST_WORDS = 50_000
 NAME = r"[A-Za-z_][A-Za-z0-9_]{0,99}"
 ASSIGNMENT = re.compile(rf"({NAME})(\+?)=(.*)", re.DOTALL)
-REFERENCE = re.compile(rf"\$(?:({NAME})|\{{({NAME})(?:\[[@*]\])?(?::?[-=]([^{{}}]*))?\}})")
+REFERENCE = re.compile(rf"\$(?:({NAME})|\{{({NAME}|\d)(?:\[[@*]\])?(?::?[-=]([^{{}}]*))?\}})")
 BREAKS = frozenset({"\n", ";", "&&", "||", "|", "&", "then", "do"})
 KEYWORDS = frozenset({"export", "declare", "local", "readonly", "exec", "time", "nohup", "sudo", "env", "then", "do"})
 END = "\n"
