@@ -12,6 +12,7 @@ from vramfit.trace.recorder import Recorder
 from vramfit.trace.recording import Recording
 from vramfit.trace.values import Values
 from vramfit.trace.view import View
+from vramfit.trace.workspaces import Workspaces
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,4 +29,5 @@ class Parts:
     view: View
     progress: Progress
     answers: CudaAnswers
+    workspaces: Workspaces
     interrupted: bool = False

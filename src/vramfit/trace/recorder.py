@@ -14,7 +14,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vramfit.trace.recording import DEFAULT_STREAM, Category, Frame, Recording
+from vramfit.trace.shapes import Shapes
 from vramfit.trace.site import Sites
+from vramfit.trace_report import TraceError
 
 
 class Memory(Protocol):
@@ -37,7 +39,7 @@ class _Storage(weakref.ref[Any]):
 
 
 NOT_COUNTED = -1
-Workspaces = Callable[[Any, tuple[Any, ...], dict[str, Any], Any], Iterable[tuple[str, int]]]
+Scratch = Callable[[Any, tuple[Any, ...], Any], None]
 
 
 class Recorder(TorchDispatchMode):
@@ -61,14 +63,20 @@ class Recorder(TorchDispatchMode):
         self.stream = DEFAULT_STREAM
         self.num_operators = 0
         self.aside: str | None = None
-        """Where new storages are while set: ``cpu`` or ``meta``; None = on the device."""
+        """Where new storages are while set: ``cpu``, ``meta`` or ``cuda``; None = where the operands are."""
         self.backward_depth = 0
-        self.workspaces: Workspaces | None = None
+        self.kernels: dict[Any, Callable[..., Any]] = {}
+        """Operators that the meta device does not have, or has otherwise."""
+        self.written: Callable[[Any, tuple[Any, ...]], None] | None = None
+        """Told of operators, so that it notes which values are overwritten; None = no value is known."""
+        self.scratching: dict[Any, Scratch] = {}
+        """Operators whose kernels take memory that no tensor of the program is."""
         self.on_operator: Callable[[int], None] | None = None
         self.forward_sites: dict[int, tuple[str, tuple[Frame, ...]]] = {}
         self._names: dict[Any, str] = {}
         self._aliases: dict[Any, bool] = {}
         self._accumulation = _Accumulation()
+        self._shapes = Shapes()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -85,16 +93,33 @@ class Recorder(TorchDispatchMode):
             self.on_operator(self.num_operators)
         if self.backward_depth and self._accumulation.in_place(func, args, self):
             return args[0]
-        out = func(*args, **kwargs)
-        if self.workspaces is not None:
-            for name, num_bytes in self.workspaces(func, args, kwargs, out):
-                self.scratch(name, num_bytes)
+        if self.written is not None:
+            self.written(func, args)
+        kernel = self.kernels.get(func)
+        ours = kernel is not None and _lies_on_meta(args)
+        out = self._call(func, args, kwargs) if kernel is None or not ours else kernel(*args, **kwargs)
         aliases = self._aliases.get(func)
         if aliases is None:
             aliases = self._aliases[func] = _only_aliases(func)
         if not aliases:
             self._outputs(func, args, kwargs, out)
+        if func in self.scratching and _lies_on_meta(args) and (not self.uncounted or self._aside(args) is None):
+            self.scratching[func](func, args, out)
         return out
+
+    def _call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operator on the meta device; one that cannot run there is refused by name."""
+        try:
+            return self._shapes.run(func, args, kwargs)
+        except NotImplementedError as error:
+            if "meta" not in str(error).lower():
+                raise
+            frames = self.sites.here()
+            where = f"{frames[-1].file}:{frames[-1].line}" if frames else "traced program"
+            raise TraceError(
+                f"{where}: {func}: it has no rule for shapes without data, as custom kernels often have none; expected "
+                "a meta kernel; register one (torch.library.register_fake), or take a path without this operator"
+            ) from error
 
     def _outputs(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         if isinstance(out, torch.Tensor):
@@ -119,7 +144,7 @@ class Recorder(TorchDispatchMode):
         aside = self.aside
         if aside is None and self.uncounted:
             aside = self._aside(args)
-        if aside is None:
+        if aside is None or aside == "cuda":
             self._allocate(entry, func)
         else:
             self.uncounted[key] = aside
@@ -130,7 +155,7 @@ class Recorder(TorchDispatchMode):
         found = None
         for each in _tensors(args):
             if each.is_meta:
-                aside = self.uncounted.get(each.untyped_storage()._cdata)
+                aside = self.uncounted.get(storage_key(each))
                 if aside is None:
                     return None
                 found = aside
@@ -167,29 +192,27 @@ class Recorder(TorchDispatchMode):
             self.forward_sites[torch._C._autograd._get_sequence_nr() - 1] = here
         return here
 
-    def scratch(self, name: str, num_bytes: int, category: Category = Category.WORKSPACE) -> None:
-        """Record memory that lives during one operator only."""
-        if num_bytes <= 0:
-            return
-        module, frames = self.site()
-        number = self.recording.allocate(
-            num_bytes, stream=self.stream, operator=name, module=module, category=category, frames=frames
-        )
-        self.memory.allocated(number)
-        self.recording.free(number)
+    def scratch(self, name: str, sizes: Iterable[int]) -> None:
+        """Record memory that lives during one operator only; its pieces live together."""
+        site = self.site()
+        for number in [self._workspace(name, size, site) for size in sizes]:
+            self.recording.free(number)
 
-    def keep(self, name: str, num_bytes: int, category: Category = Category.WORKSPACE, stream: int = -1) -> int:
-        """Record memory that lives on until ``drop``; returns its number."""
-        stream = self.stream if stream < 0 else stream
+    def keep(self, name: str, num_bytes: int) -> int:
+        """Record memory of a library that lives on; return its number."""
+        return self._workspace(name, num_bytes, ("", ()))
+
+    def _workspace(self, name: str, num_bytes: int, site: tuple[str, tuple[Frame, ...]]) -> int:
         number = self.recording.allocate(
-            num_bytes, stream=stream, operator=name, module=self.sites.module, category=category
+            num_bytes,
+            stream=self.stream,
+            operator=name,
+            module=site[0],
+            category=Category.WORKSPACE,
+            frames=site[1],
         )
         self.memory.allocated(number)
         return number
-
-    def drop(self, number: int) -> None:
-        """Record the end of what ``keep`` recorded."""
-        self.recording.free(number)
 
     def resized(self, entry: _Storage, num_bytes: int) -> None:
         """Record that a storage was made larger or smaller: new memory first, then the old is freed."""
@@ -198,7 +221,7 @@ class Recorder(TorchDispatchMode):
         if num_bytes and counted:
             self._allocate(entry, "resize_")
         if old != NOT_COUNTED:
-            self.drop(old)
+            self.recording.free(old)
 
     def _died(self, entry: _Storage) -> None:
         key = entry.key
@@ -213,8 +236,21 @@ class Recorder(TorchDispatchMode):
 
     def number_of(self, tensor: torch.Tensor) -> int:
         """Return the number of the allocation a tensor lies in; -1 = it is not on the device."""
-        found = self.live.get(tensor.untyped_storage()._cdata) if tensor.is_meta else None
+        found = self.live.get(storage_key(tensor)) if tensor.is_meta else None
         return NOT_COUNTED if found is None else found.number
+
+
+def _lies_on_meta(args: tuple[Any, ...]) -> bool:
+    """Return whether an operator's first tensor is one without data."""
+    return next((tensor.is_meta for tensor in _tensors(args)), False)
+
+
+def storage_key(tensor: torch.Tensor) -> int:
+    """Return what a tensor's storage is known by; -1 = it has none of its own, as inside ``torch.func``."""
+    try:
+        return tensor.untyped_storage()._cdata
+    except NotImplementedError:
+        return -1
 
 
 def _is_foreign(kind: type) -> bool:

@@ -88,4 +88,5 @@ def assumptions(gpu: Parts) -> tuple[str, ...]:
     cuda = ".".join(map(str, machine.cuda_version))
     first = f"PyTorch {version} with CUDA {cuda} and cuDNN {machine.cudnn_version} on {machine.product}, one process"
     stated = (f"{what} ({count} times)" for what, count in sorted(gpu.values.stated.items()))
-    return (first, *stated)
+    reasoned = (f"workspace of {name}: reasoned, not documented" for name in sorted(gpu.workspaces.used))
+    return (first, *stated, *reasoned)

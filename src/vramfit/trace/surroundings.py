@@ -6,15 +6,19 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.utils._pytree import tree_map_only
 
 from vramfit.trace.attention import Attention
+from vramfit.trace.kernels import Kernels
 from vramfit.trace.parts import Parts
+from vramfit.trace.recurrent import Recurrent
 from vramfit.trace.replacements import Replacements
 from vramfit.trace.substitutes import Substitutes
 from vramfit.trace.tensors import Tensors
-from vramfit.trace.view import META, as_device
+from vramfit.trace.view import CUDA, as_device
 
 
 class Surroundings:
@@ -33,6 +37,8 @@ class Surroundings:
         view.add(Tensors(view, gpu.values).handlers())
         view.add(Substitutes(view).handlers())
         view.add(Attention(view).handlers())
+        recurrent = Recurrent(view)
+        view.add(recurrent.handlers())
         view.add({torch.autograd.backward: self._backward, torch.autograd.grad: self._grad})
         hooks = (
             register_module_forward_pre_hook(progress.module_begins),
@@ -49,6 +55,16 @@ class Surroundings:
         replace.set(torch, "Generator", _generator_class(torch.Generator))
         replace.set(torch, "clear_autocast_cache", self._clear_autocast_cache(torch.clear_autocast_cache))
         replace.set(torch, "compile", _not_compiled)
+        replace.set(torch, "set_default_device", self._set_default_device)
+        replace.set(torch, "get_default_device", lambda: view.default_device or torch.device("cpu"))
+        replace.set(torch, "save", self._save(torch.save))
+        replace.set(torch, "load", self._load(torch.load))
+        replace.set(torch.Tensor, "record_stream", self._record_stream())
+        replace.set(saved_tensors_hooks, "__init__", self._saved_hooks(saved_tensors_hooks.__init__))
+        replace.set(torch.utils.data._utils.pin_memory, "pin_memory", lambda data, device=None: data)
+        replace.set_all(torch.backends.cudnn, self._cudnn())
+        gpu.recorder.kernels.update(Kernels(gpu.values).table() | recurrent.kernels())
+        gpu.recorder.scratching.update(gpu.workspaces.table())
         replace.set(torch.UntypedStorage, "resize_", self._resize(torch.UntypedStorage.resize_))
         swap = torch.__future__.get_swap_module_params_on_conversion()
         torch.__future__.set_swap_module_params_on_conversion(True)
@@ -68,6 +84,67 @@ class Surroundings:
             real()
 
         return clear
+
+    def _set_default_device(self, device: Any) -> None:
+        self.gpu.view.default_device = None if device is None else torch.device(device)
+
+    def _save(self, real: Any) -> Any:
+        """Return ``torch.save``: what lies on the device is written without its data."""
+
+        def save(*args: Any, **kwargs: Any) -> Any:
+            self.gpu.values.state("files written by torch.save hold no data of the device")
+            with torch._C.DisableTorchFunction():
+                return real(*args, **kwargs)
+
+        return save
+
+    def _load(self, real: Any) -> Any:
+        """Return ``torch.load``: a file's tensors come to the host first, then to the device they are wanted on."""
+
+        def load(f: Any, map_location: Any = None, *args: Any, **kwargs: Any) -> Any:
+            named = as_device(map_location)
+            if named is None or named.type != "cuda":
+                return real(f, map_location, *args, **kwargs)
+            return tree_map_only(torch.Tensor, lambda t: t.to(named), real(f, "cpu", *args, **kwargs))
+
+        return load
+
+    def _record_stream(self) -> Any:
+        recorder = self.gpu.recorder
+
+        def record(tensor: torch.Tensor, stream: Any) -> None:
+            with torch._C.DisableTorchFunction():
+                number = recorder.number_of(tensor)
+            if number >= 0:
+                recorder.recording.use(number, stream.number)
+
+        return record
+
+    def _saved_hooks(self, real: Any) -> Any:
+        """Return a constructor of hooks that see the device wherever they are called from."""
+        view = self.gpu.view
+
+        def init(hooks: Any, pack: Any, unpack: Any) -> None:
+            def packed(tensor: Any) -> Any:
+                with view.switched_on():
+                    return pack(tensor)
+
+            def unpacked(value: Any) -> Any:
+                with view.switched_on():
+                    return unpack(value)
+
+            real(hooks, packed, unpacked)
+
+        return init
+
+    def _cudnn(self) -> dict[str, Any]:
+        """Return what ``torch.backends.cudnn`` answers."""
+        version = self.gpu.machine.cudnn_version
+        return {
+            "is_available": lambda: True,
+            "version": lambda: version,
+            "is_acceptable": lambda tensor: tensor.is_cuda and tensor.is_floating_point(),
+        }
 
     def _resize(self, real: Any) -> Any:
         recorder = self.gpu.recorder
@@ -89,9 +166,14 @@ def _generator_class(real: Any) -> Any:
         def __instancecheck__(cls, instance: object) -> bool:
             return isinstance(instance, real)
 
+    class OnDevice(real):  # drawing on the host
+        @property
+        def device(self) -> torch.device:
+            return CUDA
+
     def new(cls: type, device: Any = "cpu") -> Any:
-        named = as_device(device)
-        return real(META if named is not None and named.type == "cuda" else device)
+        named = torch.device("cuda", device) if isinstance(device, int) else as_device(device)
+        return OnDevice() if named is not None and named.type == "cuda" else real(device)
 
     return Kind("Generator", (), {"__new__": new})
 

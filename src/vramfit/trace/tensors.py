@@ -39,7 +39,6 @@ class Tensors:
             tensor.type: self._type,
             tensor.pin_memory: self._same,
             tensor.is_pinned: self._is_pinned,
-            tensor.record_stream: self._record_stream,
             tensor.copy_: self._copy,
             tensor.item: self._item,
             tensor.tolist: self._tolist,
@@ -56,6 +55,12 @@ class Tensors:
             torch.is_nonzero: self._bool,
             torch._C._nn._parse_to: _as_it_is(torch._C._nn._parse_to),
             torch.device: _as_it_is(torch.device),
+            torch.full: self._valued(torch.full),
+            torch.scalar_tensor: self._valued(torch.scalar_tensor),
+            torch.tensor: self._valued(torch.tensor),
+            torch.as_tensor: self._valued(torch.as_tensor),
+            torch.zeros: self._filled(torch.zeros, 0.0),
+            torch.ones: self._filled(torch.ones, 1.0),
         }
 
     def _device(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
@@ -106,7 +111,8 @@ class Tensors:
         if wanted.type == "cuda":
             self.view.check_index(wanted)
             if seen.type != "cuda" and tensor.is_meta:  # from the host without data: new memory of the device
-                out = torch.empty_like(tensor, device=META, **_typed(rest, others))
+                how = {"device": META, **_typed(rest, others)}
+                out = self.view.aside("cuda", torch.empty_like, (tensor,), how)
                 return out.requires_grad_(tensor.requires_grad) if out.is_floating_point() else out
             moved = tensor.to(META, *rest, **others)
             self.values.copied(tensor, moved)
@@ -152,13 +158,6 @@ class Tensors:
 
     def _is_pinned(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         return False
-
-    def _record_stream(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        recorder = self.view.recorder
-        number = recorder.number_of(args[0])
-        stream = args[1] if len(args) > 1 else kwargs["s"]
-        if number >= 0:
-            recorder.recording.use(number, getattr(stream, "number", recorder.stream))
 
     def _copy(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
         target, source = args[0], args[1] if len(args) > 1 else kwargs["src"]
@@ -209,6 +208,27 @@ class Tensors:
             return torch.Tensor.data_ptr(tensor)
         start = tensor.storage_offset() * tensor.element_size()
         return tensor.untyped_storage()._cdata * 512 + start
+
+    def _valued(self, func: Any) -> Handler:
+        """Return a handler that remembers the value of a single number."""
+
+        def handle(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            out = self.view.run(func, args, kwargs)
+            value = kwargs.get("fill_value", args[-1] if args else None)
+            if out.is_meta and out.numel() == 1 and isinstance(value, int | float):
+                self.values.set(out, value)
+            return out
+
+        return handle
+
+    def _filled(self, func: Any, value: float) -> Handler:
+        def handle(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            out = self.view.run(func, args, kwargs)
+            if out.is_meta and out.numel() == 1:
+                self.values.set(out, value)
+            return out
+
+        return handle
 
     def _equal(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if any(isinstance(a, torch.Tensor) and a.is_meta for a in args):

@@ -6,15 +6,18 @@ and the user's line, unless the caller gave a hint.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from vramfit.errors import VramfitError
-from vramfit.trace.recorder import Recorder
+from vramfit.trace.recorder import Recorder, storage_key
 
 Hint = float | int | bool
+_FINITE_CHECK = torch.ops.aten._amp_foreach_non_finite_check_and_unscale_.default
+"""Writes whether a gradient is infinite; a trace takes all of them to be finite, so what was 0 stays 0."""
 
 
 class DataDependentError(VramfitError):
@@ -44,27 +47,37 @@ class Values:
         """Note an assumption."""
         self.stated[what] = self.stated.get(what, 0) + 1
 
+    def written(self, func: Any, args: tuple[Any, ...]) -> None:
+        """Note that an operator writes in place: what was known of its first operand is known no more."""
+        if func is not _FINITE_CHECK and func._schema.is_mutable and args and isinstance(args[0], torch.Tensor):
+            self.forget(args[0])
+
     def set(self, tensor: torch.Tensor, value: Hint) -> None:
         """Note that all of a small tensor has one value."""
-        entry = self.recorder.live.get(tensor.untyped_storage()._cdata)
+        entry = self.recorder.live.get(storage_key(tensor))
         if entry is not None:
             self._known[entry.key] = (entry, value)
+            self.recorder.written = self.written
 
     def forget(self, tensor: torch.Tensor) -> None:
         """Note that a tensor was written to."""
         if self._known and isinstance(tensor, torch.Tensor) and tensor.is_meta:
-            self._known.pop(tensor.untyped_storage()._cdata, None)
+            self._known.pop(storage_key(tensor), None)
+            self.recorder.written = self.written if self._known else None
 
     def copied(self, source: torch.Tensor, target: torch.Tensor) -> None:
-        """Note that a number came from the host."""
-        if source.numel() == 1 and not source.is_meta and target.is_meta:
-            self.set(target, source.detach().reshape(()).item())
+        """Note that a number was copied, from the host or from one that is known."""
+        if source.numel() != 1 or not target.is_meta:
+            return
+        known = self.known(source) if source.is_meta else source.detach().reshape(()).item()
+        if known is not None:
+            self.set(target, known)
 
     def known(self, tensor: torch.Tensor) -> Hint | None:
         """Return the value that all of a tensor has; None = not known."""
         if not self._known:
             return None
-        key = tensor.untyped_storage()._cdata
+        key = storage_key(tensor)
         found = self._known.get(key)
         if found is None or self.recorder.live.get(key) is not found[0]:
             return None
@@ -97,8 +110,8 @@ class Values:
                     return self.hints[key]
         return self.hints.get(operator)
 
-    def count(self, operator: str) -> int:
-        """Return how many elements an operator finds.
+    def count(self, operator: str, most: int) -> int:
+        """Return how many of at most ``most`` elements an operator finds: a hint below 1 is a share of them.
 
         Raises:
             DataDependentError: nobody said.
@@ -108,4 +121,5 @@ class Values:
             frames = self.recorder.sites.here()
             where = f"{frames[-1].file}:{frames[-1].line}" if frames else "traced program"
             raise DataDependentError(operator, where)
-        return int(hint)
+        found = math.ceil(hint * most) if isinstance(hint, float) and 0 < hint <= 1 else int(hint)
+        return min(found, most)

@@ -6,16 +6,18 @@ with the device it names translated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
+from torch.utils._device import _device_constructors
 
 from vramfit.trace.autocast import Autocast
 from vramfit.trace.bodies import Bodies
 from vramfit.trace.machine import Machine
-from vramfit.trace.recorder import Recorder
+from vramfit.trace.recorder import Recorder, storage_key
 
 CUDA, META, CPU = torch.device("cuda", 0), torch.device("meta"), torch.device("cpu")
 Handler = Callable[[tuple[Any, ...], dict[str, Any]], Any]
@@ -34,6 +36,7 @@ class View(TorchFunctionMode):
         self.bodies = Bodies()
         self.default_device: torch.device | None = None
         self.handlers: dict[Any, Handler] = {}
+        self._makers = frozenset(_device_constructors())
         self._running: list[tuple[Any, ...]] = []
         self._kept = {getattr(torch.Tensor, name) for name in _KEPT if hasattr(torch.Tensor, name)}
 
@@ -57,9 +60,31 @@ class View(TorchFunctionMode):
         if body is not None:
             return self._with_mode(func, body, args, kwargs)
         named = _device_named(args, kwargs)
+        if named is None and func in self._makers:
+            named = self._default(kwargs)
         if named is None:
             return func(*args, **kwargs)
         return self._on(named, func, args, kwargs)
+
+    def _default(self, kwargs: dict[str, Any]) -> torch.device | None:
+        """Return where a function that makes tensors makes them when it is not told; the host needs no telling."""
+        if self.default_device is not None:
+            kwargs["device"] = self.default_device
+            return self.default_device
+        return CPU if kwargs.get("pin_memory") else None
+
+    def pinned(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make pinned memory of the host, without data: it may be as large as what is moved away from the device."""
+        return self.aside("cpu", func, args, {**kwargs, "device": META})
+
+    @contextmanager
+    def switched_on(self) -> Iterator[None]:
+        """Have the mode on, also inside its own handler."""
+        if self in torch.overrides._get_current_function_mode_stack():
+            yield
+        else:
+            with self:
+                yield
 
     def _with_mode(self, func: Any, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a body with the mode on; one that still asks would come back here without end, and runs without."""
@@ -77,7 +102,10 @@ class View(TorchFunctionMode):
         if device.type == "cuda":
             self.check_index(device)
             args, kwargs = _renamed(args, kwargs)
-            return func(*args, **kwargs)
+            kwargs.pop("generator", None)  # it draws nothing
+            return self.aside("cuda", func, args, kwargs)
+        if device.type == "cpu" and kwargs.pop("pin_memory", False):
+            return self.pinned(func, args, kwargs)
         if device.type == "meta":
             return self.aside("meta", func, args, kwargs)
         return func(*args, **kwargs)
@@ -103,7 +131,7 @@ class View(TorchFunctionMode):
             return tensor.device
         uncounted = self.recorder.uncounted
         if uncounted:
-            where = uncounted.get(tensor.untyped_storage()._cdata)
+            where = uncounted.get(storage_key(tensor))
             if where is not None:
                 return META if where == "meta" else CPU
         return CUDA

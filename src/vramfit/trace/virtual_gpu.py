@@ -34,6 +34,7 @@ from vramfit.trace.reporting import report
 from vramfit.trace.surroundings import Surroundings
 from vramfit.trace.values import Hint, Values
 from vramfit.trace.view import View
+from vramfit.trace.workspaces import Workspaces, chosen
 from vramfit.trace_report import TraceError, TraceReport
 
 OnOperator = Callable[[int], None]
@@ -87,6 +88,7 @@ class VirtualGPU:
             view=View(machine, recorder),
             progress=Progress(recorder),
             answers=CudaAnswers(machine, card, recorder),
+            workspaces=Workspaces(machine, recorder, chosen(workspaces)),
         )
         self._surroundings = Surroundings(self.parts)
         self._chosen = workspaces
