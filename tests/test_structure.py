@@ -65,6 +65,7 @@ LEVELS = (
             "meshes",
             "training_choices",
             "training_model",
+            "training_objective",
             "training_plan",
             "training_walk",
         ),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vramfit.catalogue.device import find_device
 from vramfit.errors import ImpossiblePlanError, InvalidValueError
 from vramfit.estimate import estimate
 from vramfit.request import TRAINING_ONLY, Inference, Plan
@@ -227,3 +228,34 @@ def test_what_cannot_be_is_refused(training: Training, plan: Plan | None, count:
     """An impossible plan or contradictory recipe is one error that names what was seen."""
     with pytest.raises((ImpossiblePlanError, InvalidValueError), match=said):
         estimate_training(read_model(LLAMA), training, plan, device_count=count)
+
+
+def test_dpo_is_pairs_and_a_reference() -> None:
+    """Two sequences for each sample, and one frozen copy of 2 B for each parameter; an adapter's base is the copy."""
+    asked = Training(framework="trl", objective="dpo", sequence_tokens=1024, precision="bf16")
+    found = estimate_training(model(), asked)
+    pairs = estimate_training(model(), replace(asked, objective="next-token", micro_batch=2))
+    (reference,) = (i.bytes for i in found.breakdowns[0].items if i.name == "models/reference")
+    assert 2 * model().num_parameters == reference
+    assert found.timelines[0].peak.total_bytes == pairs.timelines[0].peak.total_bytes + reference
+    adapted = estimate_training(model(), replace(asked, method="lora"))
+    assert not [i for i in adapted.breakdowns[0].items if i.name == "models/reference"]
+
+
+def test_reward_has_no_vocabulary() -> None:
+    """A reward model's head is one number for each sequence."""
+    asked = Training(framework="trl", objective="reward", sequence_tokens=1024, precision="bf16")
+    found = estimate_training(read_model(LLAMA), asked)
+    assert PARAMETERS - 128_256 * 4096 + 4096 == found.trained_parameters
+
+
+@pytest.mark.parametrize("objective", ["ppo", "grpo"])
+def test_generating_is_a_phase(objective: str) -> None:
+    """Weights and states stand while sequences are generated; the engine of GRPO takes its share of the card."""
+    device = find_device("h100-sxm-80gb")
+    asked = Training(framework="trl", objective=objective, sequence_tokens=1024, precision="bf16")
+    (rank,) = estimate_training(model(), asked, None, device).breakdowns
+    assert rank.total(Phase.ROLLOUT).expected_bytes > 6 * model().num_parameters
+    if objective == "grpo":
+        engine = next(i.bytes for i in rank.items if i.name == "rollout/engine")
+        assert device.capacity_bytes * 0.3 == pytest.approx(engine, abs=1)

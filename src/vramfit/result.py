@@ -28,6 +28,7 @@ class Phase(StrEnum):
     PREFILL = "prefill"
     SAMPLE = "sample"  # logits of the prompt and the choice of the first token: the layers are done by then
     DECODE = "decode"
+    ROLLOUT = "rollout"  # sequences are generated to learn from
     FORWARD = "forward"  # of a training step: activations pile up
     LOSS = "loss"  # logits, loss and the first gradient
     BACKWARD = "backward"  # activations drain, gradients appear

@@ -45,12 +45,13 @@ from vramfit.timeline import Moment, Timeline
 from vramfit.training import Training
 from vramfit.training_choices import Decided, decide
 from vramfit.training_model import as_trained
+from vramfit.training_objective import GENERATING, as_scored, objective_items, per_pass, while_generating
 from vramfit.training_plan import Cutting, check_plan, cutting, training_shards
 from vramfit.training_result import TrainingEstimate
 from vramfit.training_walk import Alive, Walk, runs_of
 from vramfit.units import format_bytes
 
-PER_STEP = (Phase.FORWARD, Phase.LOSS, Phase.BACKWARD, Phase.OPTIMIZER, Phase.EVALUATION, Phase.SAVE)
+PER_STEP = (Phase.ROLLOUT, Phase.FORWARD, Phase.LOSS, Phase.BACKWARD, Phase.OPTIMIZER, Phase.EVALUATION, Phase.SAVE)
 TAPE = "memory/tape: what autograd saves for each operator of each layer kind"
 LOW_PERCENT, HIGH_PERCENT = 95, 110
 """Band of activations around the expected figure: kernels' own workspaces and copies that no rule of autograd shows
@@ -86,7 +87,8 @@ def estimate_training(
     decided = decide(model, training, asked)
     steps = decided.training.gradient_accumulation_steps or 1
     cut = cutting(decided.framework, asked, steps)
-    marked = as_trained(model, decided.training, wide_base=decided.framework.wide_base)
+    scored = as_scored(model, decided.training.objective)
+    marked = as_trained(scored, decided.training, wide_base=decided.framework.wide_base)
     shards = training_shards(marked, cut)
     settings = [setting_of(shard, decided, cut) for shard in shards]
     ranks = [_rank(setting, device) for setting in settings]
@@ -110,7 +112,7 @@ def setting_of(shard: Shard, decided: Decided, cut: Cutting) -> Setting:
     """Return one rank and everything decided about how it trains."""
     return Setting(
         shard=shard,
-        training=decided.training,
+        training=per_pass(decided.training),
         framework=decided.framework,
         recipe=decided.recipe,
         sharding=cut.sharding,
@@ -158,14 +160,15 @@ def step_of(setting: Setting) -> StepCost:
 
 def _rank(setting: Setting, device: Device | None) -> tuple[Breakdown, Timeline]:
     """Count one distinct rank: what stands, what the step holds at its worst moments, and what the process takes."""
-    standing = tuple(standing_items(setting))
     walk = walk_of(setting)
+    standing = (*standing_items(setting), *objective_items(walk, device))
     moments = (*walk.moments(), *other_moments(walk))
+    standing = while_generating(standing, setting.training.objective)
     timeline = Timeline(rank=setting.shard.label, moments=tuple(_moment(m, standing) for m in moments))
     found = {phase: [m for m in moments if m.phase is phase] for phase in PER_STEP}
     worst = {phase: max(each, key=lambda m: m.total_bytes) for phase, each in found.items() if each}
     items = (*standing, *_at_worst(worst, setting), *process_items(setting.shard, device))
-    items = (*items, _fragmentation(items, setting))
+    items = while_generating((*items, _fragmentation(items, setting)), setting.training.objective)
     counted = Breakdown(rank=setting.shard.label, num_ranks=setting.shard.num_ranks, items=items)
     return replace(counted, readings=tuple(_readings(counted, setting))), timeline
 
@@ -195,10 +198,15 @@ def other_moments(walk: Walk) -> Iterator[Alive]:
         working=(f"{largest.block.name}_without_gradients", largest.block.forward_bytes),
         gradients=between, buffers=(),
     )  # fmt: skip
+    if setting.training.objective in GENERATING:
+        layer = max((run.block.forward_bytes for run in walk.runs if not run.loss), default=0)
+        yield Alive(
+            phase=Phase.ROLLOUT, label="generating sequences", kept=(), working=("layers_without_gradients", layer),
+            gradients=between, buffers=(),
+        )  # fmt: skip
     yield Alive(
         phase=Phase.SAVE, label="saving a checkpoint", kept=(), working=("none", 0), gradients=between, buffers=()
     )
-    del setting
 
 
 def _moment(alive: Alive, standing: tuple[Item, ...]) -> Moment:
