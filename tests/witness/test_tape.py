@@ -58,7 +58,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], float]] = {
     "nemotron": ("NemotronConfig", small(), 0.01),
     "gpt_neox": ("GPTNeoXConfig", without("head_dim", "num_key_value_heads"), 0.01),
     "mixtral": ("MixtralConfig", small(num_local_experts=4), 0.01),
-    "deepseek_v3": ("DeepseekV3Config", without("head_dim", **LATENT), 0.03),
+    "deepseek_v3": ("DeepseekV3Config", without("head_dim", **LATENT), 0.04),
 }
 """Configuration class, its fields, and how far peaks may be off: 0 = a few counters, else a ratio."""
 
@@ -93,7 +93,6 @@ def test_peaks_are_those_of_the_real_model(name: str, recompute: str) -> None:
     from liveness import watch
 
     kind, fields, ratio = MODELS[name]
-    few = {"abs": FEW, "rel": ratio}
     config = getattr(transformers, kind)(**fields, attn_implementation="sdpa")
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config).to(torch.bfloat16).train()
@@ -108,11 +107,13 @@ def test_peaks_are_those_of_the_real_model(name: str, recompute: str) -> None:
     for number, step in enumerate(steps[1:-1]):
         before = sum(kept[: number + 1])
         own = held_input if number and "output" not in dict(steps[0].kept) else 0
-        assert seen.forward[number] == pytest.approx(before + step.forward_bytes + own, **few), f"forward {number}"
-    assert seen.loss == pytest.approx(sum(kept[:-1]) + steps[-1].forward_bytes, **few)
+        assert seen.forward[number] == pytest.approx(before + step.forward_bytes + own, abs=FEW, rel=ratio), (
+            f"forward {number}"
+        )
+    assert seen.loss == pytest.approx(sum(kept[:-1]) + steps[-1].forward_bytes, abs=FEW, rel=ratio)
     gradients, backward = 0, []
     for number in reversed(range(1, len(steps))):
         held = cost.held_bytes if number < len(steps) - 1 else 0
         backward.append(sum(kept[:number]) + held + gradients + steps[number].backward_bytes)
         gradients += steps[number].gradient_bytes
-    assert backward == [pytest.approx(most, **few) for most in seen.backward[: len(backward)]]
+    assert backward == [pytest.approx(most, abs=FEW, rel=ratio) for most in seen.backward[: len(backward)]]

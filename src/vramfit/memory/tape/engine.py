@@ -76,12 +76,14 @@ Derive = Callable[[list[Value | None], tuple[Storage, ...]], Gradients]
 class Node:
     """One step of the backward pass."""
 
-    __slots__ = ("arrived", "derive", "feeds", "number", "saved")
+    __slots__ = ("arrived", "derive", "feeds", "number", "refill", "saved")
 
     def __init__(self, number: int, feeds: tuple[tuple[Node, int] | None, ...], derive: Derive) -> None:
         """Take its place in the order: later nodes run earlier."""
         self.number, self.feeds, self.derive = number, feeds, derive
         self.saved: tuple[Storage, ...] = ()
+        self.refill: Callable[[], None] | None = None
+        """Computes again what was not saved; None = it was."""
         self.arrived: list[Value | None] = [None]
 
 
@@ -105,6 +107,8 @@ def run_backward(first: Node, place: int, gradient: list[Value], adds: Callable[
     while ready:
         _, node = heappop(ready)
         arrived, node.arrived = node.arrived, [None] * len(node.arrived)
+        if node.refill is not None:
+            node.refill()
         gradients = list(node.derive(arrived, node.saved))
         node.saved = ()
         del arrived

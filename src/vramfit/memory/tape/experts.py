@@ -81,14 +81,15 @@ def _routed(w: Writer, x: Value, weights: Value, hidden: int, facts: Experts, fo
         inner = gate_of(w, inner, form) if facts.gated else activated(w, inner, form.activation)
     result = op.linear_of_experts(t, inner, last, rows * inputs)
     del inner
-    if not (w.style.weighs_activations or w.style.weighs_inputs):
-        result = op.multiply(t, result, weights)
     back = t.new(rows, INDEX)
     tokens = x.elements // inputs
     if w.style.weighs_activations:
-        result = op.fused(t, (result,), t.new(tokens * inputs, result.each), (back,))
+        together = op.fused(t, (result,), t.new(tokens * inputs, result.each), (back,))
     else:
-        result = op.fused(t, (result,), t.new(result.elements, result.each), (back,))
-        result = op.summed(t, result, tokens * inputs)
-    result = op.cast(t, result, flow.each)
+        weighted = result if w.style.weighs_inputs else op.multiply(t, result, weights)
+        weighted = op.fused(t, (weighted,), t.new(weighted.elements, weighted.each), (back,))
+        together = op.summed(t, weighted, tokens * inputs)
+        del weighted
+    del result
+    result = op.cast(t, together, flow.each)
     return w.linear(result, inputs, hidden) if facts.latent_size else result

@@ -8,6 +8,8 @@ from vramfit.memory.tape.engine import Derive, Gradients, Meter, Node, Storage, 
 
 LEAF = 1 << 60
 """Leaves run as soon as their gradient is there, before any other node."""
+NOWHERE = Node(0, (), lambda _arrived, _saved: ())
+"""Stands for what made a value while a block is written again: its own nodes exist already."""
 
 
 class Tape:
@@ -34,6 +36,10 @@ class Tape:
         self.counted = 0
         """Times that something was saved, to know where a recomputation may stop."""
         self.stop_after: int | None = None
+        self.frame: list[Node] | None = None
+        """Nodes of a checkpoint that is being written, whose saved tensors come later."""
+        self.refills: list[Node] | None = None
+        """Those nodes in reverse, while the block is written again to give them what they need."""
         self.gradients: list[Value] = []
         """Gradients of weights, held until the optimizer's step."""
         self._number = 0
@@ -96,11 +102,18 @@ class Tape:
         kept = [value.storage for value in saved if value is not None]
         self.counted += len(kept) - self._packed
         self._packed = 0
+        if self.refills is not None:
+            output.node = NOWHERE
+            if kept:
+                self.refills.pop().saved = tuple(kept)
+            return output
         self._number += 1
         node = Node(self._number, tuple([feed(value) for value in inputs]), derive)
         node.arrived = [None] * places
         if self.saves:
             node.saved = tuple(kept)
+        elif kept and self.frame is not None:
+            self.frame.append(node)
         output.node = node
         return output
 

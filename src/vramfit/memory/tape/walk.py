@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vramfit.memory.tape.engine import Gradients, Storage, Value
-from vramfit.memory.tape.tape import Tape
+from vramfit.memory.tape.engine import Gradients, Node, Storage, Value
+from vramfit.memory.tape.tape import NOWHERE, Tape
 
 Run = Callable[[Tape, Value], Value]
 Take = Callable[[Tape, list[Value]], Value]
@@ -75,39 +75,59 @@ def walk(t: Tape, write: Take, elements: int, each: int, *, grows: bool = True) 
 
 
 def checkpoint(t: Tape, write: Run, x: Value, *, whole: bool) -> Value:
-    """Run a block keeping nothing but its input, and run it again when its backward begins.
+    """Run a block keeping nothing but its input, and run it again when its backward needs something.
+
+    Source: pytorch/pytorch:torch/utils/checkpoint.py, _checkpoint_without_reentrant_generator.
 
     Args:
         t: the tape.
         write: writes the block's operators.
         x: the block's input.
-        whole: run all of it again; False: only as far as something is needed.
+        whole: run all of it again before its backward begins, as the older reentrant checkpoint does; False: when the
+            first saved tensor is needed, and only as far as the last of them.
     """
-    saves, counted = t.saves, t.counted
+    if whole:
+        return _reentrant(t, write, x)
+    nodes: list[Node] = []
+    saves, frame, counted = t.saves, t.frame, t.counted
+    t.saves, t.frame = False, nodes
+    y = write(t, x)
+    t.saves, t.frame = saves, frame
+    num_saved, elements, each, grows, storage = t.counted - counted, x.elements, x.each, x.node is not None, x.storage
+
+    def refill() -> None:
+        for node in nodes:
+            node.refill = None
+        inner = Value(storage, elements, each, NOWHERE if grows else None)
+        refills, stop = t.refills, t.stop_after
+        t.refills, t.stop_after = nodes[::-1], t.counted + num_saved
+        write(t, inner)
+        t.refills, t.stop_after = refills, stop
+        t.cache.clear()
+        nodes[0].saved = (*nodes[0].saved, storage)  # the input is held until the last of them has run
+
+    for node in nodes:
+        node.refill = refill
+    return y
+
+
+def _reentrant(t: Tape, write: Run, x: Value) -> Value:
+    saves = t.saves
     t.saves = False
     y = write(t, x)
     t.saves = saves
-    num_saved, elements, each, grows = t.counted - counted, x.elements, x.each, x.node is not None
+    elements, each, grows = x.elements, x.each, x.node is not None
 
     def derive(arrived: list[Value | None], saved: tuple[Storage, ...]) -> Gradients:
         found: list[Value] = []
         inner = Value(saved[0], elements, each)
         if grows:
             t.leaf(inner, found.append)
-        t.stop_after = None if whole else t.counted + num_saved
         again = write(t, inner)
-        t.stop_after = None
         t.cache.clear()
-        node, place = again.node, again.place
+        node = again.node
         assert node is not None
-        if not whole:
-            del inner, again
-        gradient = [g for g in arrived if g is not None]
-        if not whole:
-            arrived.clear()
-        t.backward(node, place, gradient)
+        t.backward(node, again.place, [g.alias() for g in arrived if g is not None])
         return (found.pop() if found else None,)
 
-    output = y.alias()
-    del y
-    return t.record((x,), output, derive, (x,))
+    return t.record((x,), y.alias(), derive, (x,))
