@@ -23,6 +23,10 @@ class BlockStyle:
     """True: the hidden state between blocks is fp32."""
     fused_query_key_value: bool | None = None
     """True: queries, keys and values come of one matrix, whatever the checkpoint holds; None = as the checkpoint."""
+    lays_out_heads: bool = False
+    """True: queries, keys and values are copied out of their one projection, which is let go (Transformer Engine)."""
+    fused_softmax: bool = False
+    """True: scale, mask and softmax of attention step by step are one kernel that keeps its 16-bit output."""
     fused_gate_up: bool | None = None
     """True: gate and up projections are one matrix; None = as the checkpoint."""
     gathers_again: bool = False
@@ -37,6 +41,16 @@ class BlockStyle:
     tensor that is needed."""
     holds_logits: bool = True
     """True: the caller holds the output with its logits until after the backward pass (transformers)."""
+    returns_fp32: bool = False
+    """True: the model casts its logits to fp32 before it returns them (transformers before 4.45, torchtune before 0.3)."""
+    shifts_logits: bool = False
+    """True: logits are copied without their last position before the loss (transformers before 4.45)."""
+    loss_in_place: bool = False
+    """True: cross entropy of any kind works in place on an fp32 copy of the logits (Megatron)."""
+    fused_loss_overwrites: bool = False
+    """True: the fused loss needs no copy: its gradient overwrites the logits (Transformer Engine)."""
+    casts_chunks: bool = True
+    """True: a loss in chunks casts each of them to fp32 (torchtune); False: it stays as it is (LitGPT)."""
     default_loss: str = "fp32"
     """Loss head where the request names none."""
     default_attention: str = "sdpa"

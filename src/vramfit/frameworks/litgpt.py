@@ -35,7 +35,7 @@ PROFILES = (
         loss="chunked",
         adapter=ADAPTER,
         base_format="nf4",
-        style=BlockStyle(repeats_key_values=True),
+        style=BlockStyle(repeats_key_values=True, casts_chunks=False, dropout=False),
         sharding=Sharding.FSDP1,
         fragmentation=FRAGMENTATION,
         counts=Quantity.ALLOCATED_PEAK,

@@ -31,6 +31,26 @@ FRAGMENTATION = Band(
     "one of NVIDIA-NeMo/Megatron-Bridge",
 )
 
+STYLE = BlockStyle(
+    fused_norm=True,
+    fused_activation=True,
+    fused_rotary=True,
+    fused_query_key_value=True,
+    lays_out_heads=True,
+    fused_softmax=True,
+    fused_gate_up=True,
+    gathers_again=True,
+    fused_weight_gradients=True,
+    holds_logits=False,
+    loss_in_place=True,
+    dropout=True,
+    weighs_activations=True,
+)
+"""NVIDIA/Megatron-LM:megatron/core/models/gpt/gpt_layer_specs.py (TELayerNormColumnParallelLinear, linear_qkv,
+linear_fc1), core/transformer/transformer_config.py (hidden_dropout and attention_dropout 0.1), core/transformer/moe/
+experts.py (probabilities enter with the activation); a matrix keeps its rank's share of the tokens and gathers again
+(NVIDIA/TransformerEngine:transformer_engine/pytorch/module/layernorm_linear.py)."""
+
 PROFILES = (
     Framework(
         name="megatron-lm",
@@ -48,16 +68,7 @@ PROFILES = (
         optimizer_implementation="fused",
         loss="fp32",
         attention="flash",
-        style=BlockStyle(
-            fused_norm=True,
-            fused_activation=True,
-            fused_rotary=True,
-            fused_weight_gradients=True,
-            gathers_again=True,
-            fused_query_key_value=True,
-            fused_gate_up=True,
-            holds_logits=False,
-        ),
+        style=STYLE,
         sharding=Sharding.MEGATRON,
         deepspeed=True,
         zero_stage=1,

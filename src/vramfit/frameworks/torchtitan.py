@@ -16,6 +16,10 @@ FRAGMENTATION = Band(
     source="reserved over active memory of six runs that print both (pytorch/torchtitan 83c879f18 and later)",
 )
 
+STYLE = BlockStyle(repeats_key_values=True, holds_logits=False, dropout=False, weighs_inputs=True)
+"""pytorch/torchtitan:torchtitan/models/llama3/model/model.py (repeat_kv), train.py (del pred before backward),
+models/moe/moe.py (score_before_experts)."""
+
 FIRST = Framework(
     name="torchtitan",
     version="0.0",
@@ -32,7 +36,7 @@ FIRST = Framework(
     optimizer_implementation="fused",
     loss="fp32",
     recompute="selective",
-    style=BlockStyle(repeats_key_values=True),
+    style=STYLE,
     sharding=Sharding.FSDP2,
     whole_ends=False,
     clips_gradients=True,
@@ -44,14 +48,19 @@ fused, max_norm 1.0, mixed_precision_param bf16, mixed_precision_reduce fp32); c
 reserved_bytes.all.peak; distributed/activation_checkpoint.py saves every second matrix product."""
 
 PROFILES = (
-    replace(FIRST, checked="torchtitan of 2024-03", optimizer_implementation="foreach"),
+    replace(
+        FIRST,
+        checked="torchtitan of 2024-03",
+        optimizer_implementation="foreach",
+        style=replace(STYLE, returns_fp32=True, holds_logits=True),
+    ),
     replace(FIRST, version="0.0.2", month="2024-06", checked="torchtitan of 2024-06 to 2025-09"),
     replace(
         FIRST,
         version="0.2",
         month="2025-10",
         checked="torchtitan 0.2.0",
-        style=BlockStyle(fused_norm=True, repeats_key_values=True),
+        style=replace(STYLE, fused_norm=True),
     ),
 )
 """2024-03: train.py names foreach=True. 0.2 runs on torch 2.8 and later, where nn.RMSNorm is one kernel that keeps its

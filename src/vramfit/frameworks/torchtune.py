@@ -37,7 +37,7 @@ FIRST = Framework(
     loss="fp32",
     recompute="full",
     adapter=replace(ADAPTER, targets=("q_proj", "v_proj")),
-    style=BlockStyle(repeats_key_values=True),
+    style=BlockStyle(repeats_key_values=True, returns_fp32=True, shifts_logits=True, dropout=False),
     sharding=Sharding.FSDP1,
     fragmentation=FRAGMENTATION,
     counts=Quantity.RESERVED_PEAK,
@@ -56,6 +56,7 @@ PROFILES = (
         loss="chunked",
         adapter=ADAPTER,
         sharding=Sharding.FSDP2,
+        style=BlockStyle(repeats_key_values=True, holds_logits=False, dropout=False),
     ),
 )
 """0.3 brings CEWithChunkedOutputLoss (8 pieces), fused AdamW in its configurations and fully_shard."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from vramfit.block_style import BlockStyle
 from vramfit.framework import Band, Framework, Sharding
 from vramfit.frameworks.pytorch import FP32, mixed, pure
 from vramfit.result import Quantity
@@ -29,6 +30,12 @@ FRAGMENTATION = Band(
     "(1.03 to 1.37, docs/accuracy.md)",
 )
 
+STYLE = BlockStyle(holds_logits=False)
+"""Trainer.compute_loss returns the loss alone, so that the outputs with their logits are let go before backward
+(huggingface/transformers:src/transformers/trainer.py)."""
+OLD = replace(STYLE, returns_fp32=True, shifts_logits=True)
+"""Before 4.45 every model cast its logits and copied them without the last position (modeling_llama.py, forward)."""
+
 FIRST = Framework(
     name="transformers",
     version="4.0",
@@ -41,6 +48,7 @@ FIRST = Framework(
     sharding=Sharding.FSDP1,
     deepspeed=True,
     clips_gradients=True,
+    style=OLD,
     fragmentation=FRAGMENTATION,
     counts=Quantity.PROCESS_PEAK,
 )
@@ -48,7 +56,10 @@ FIRST = Framework(
 
 PROFILES = (
     FIRST,
-    replace(FIRST, version="4.55", optimizer_implementation="fused"),
-    replace(FIRST, version="5.0", optimizer_implementation="fused", sharding=Sharding.FSDP2),
+    replace(FIRST, version="4.45", month="2024-09", style=STYLE),
+    replace(FIRST, version="4.55", month="2025-08", style=STYLE, optimizer_implementation="fused"),
+    replace(
+        FIRST, version="5.0", month="2026-01", style=STYLE, optimizer_implementation="fused", sharding=Sharding.FSDP2
+    ),
 )
 """4.55: ``optim`` is ``adamw_torch_fused`` with torch 2.8 and later (training_args.py; 4.49 has ``adamw_torch``)."""

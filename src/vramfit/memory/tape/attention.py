@@ -60,6 +60,7 @@ def grouped_query(w: Writer, x: Value, hidden: int, facts: GroupedQuery, form: B
         k = w.norm(k, rows[1], in_fp32=form.scaled_in_fp32, wide_product=form.wide_product)
     if form.rotary:
         q, k = _turned(w, q, k, form, width)
+    q, k, v = _laid_out(w, q, k, v, turned=form.rotary)
     attended = kernel(w, q, k, v, heads)
     del q, k, v, x
     if form.joined_queries and form.rotary and not w.style.fused_rotary:
@@ -74,6 +75,14 @@ def _turned(w: Writer, q: Value, k: Value, form: BlockForm, width: int) -> tuple
     each = q.each
     wide_q, wide_k = rotary(w, op.cast(w.t, q, FP32), op.cast(w.t, k, FP32), w.flow.sequence_tokens * width)
     return op.cast(w.t, wide_q, each), op.cast(w.t, wide_k, each)
+
+
+def _laid_out(w: Writer, q: Value, k: Value, v: Value, *, turned: bool) -> tuple[Value, Value, Value]:
+    """Copy what is still a part of the one projection, where the kernel wants each by itself."""
+    if not w.style.lays_out_heads:
+        return q, k, v
+    t = w.t
+    return (q, k, op.copy(t, v)) if turned else (op.copy(t, q), op.copy(t, k), op.copy(t, v))
 
 
 def cross(w: Writer, x: Value, hidden: int, facts: CrossAttention, form: BlockForm) -> Value:
@@ -202,11 +211,15 @@ def _steps(w: Writer, q: Value, k: Value, v: Value, heads: Heads) -> Value:
     if heads.keys != heads.queries:
         k, v = _repeated(t, k, heads), _repeated(t, v, heads)
     rows = flow.sequences * heads.queries * flow.sequence_tokens
-    weights = op.scale(t, op.product(t, q, k, rows * heads.key_tokens))
-    if heads.capped:
-        weights = op.scale(t, op.of_output(t, op.scale(t, weights)))
-    weights = op.scale(t, weights)
-    weights = op.cast(t, op.of_output(t, op.cast(t, weights, FP32)), q.each)
+    weights = op.product(t, q, k, rows * heads.key_tokens)
+    if w.style.fused_softmax:
+        weights = op.of_output(t, weights)
+    else:
+        weights = op.scale(t, weights)
+        if heads.capped:
+            weights = op.scale(t, op.of_output(t, op.scale(t, weights)))
+        weights = op.scale(t, weights)
+        weights = op.cast(t, op.of_output(t, op.cast(t, weights, FP32)), q.each)
     if flow.score_dropout:
         weights = w.dropout(weights)
     return op.copy(t, op.product(t, weights, v, rows * heads.values))

@@ -28,6 +28,8 @@ class Head:
     normed: bool = True
     scaled_in_fp32: bool = False
     matrix: Matrix = Matrix()  # noqa: RUF009 - frozen
+    shifts: bool = False
+    """The model's own code copies the logits without the last position before the loss."""
 
 
 def write_head(w: Writer, box: list[Value], head: Head, held: list[Value]) -> Value:
@@ -44,12 +46,19 @@ def write_head(w: Writer, box: list[Value], head: Head, held: list[Value]) -> Va
     if head.loss == "chunked":
         return _chunked(w, x, head, held)
     (logits,) = w.gathered(x, head.hidden, (head.vocabulary,), (head.matrix,))
+    del x
+    if w.style.returns_fp32:
+        logits = op.cast(t, logits, FP32)
     if w.style.holds_logits:
         held.append(logits)
-    if head.loss == "fused":
+    if head.loss == "fused" and w.style.fused_loss_overwrites:
+        return _overwriting(t, logits, w.flow.tokens)
+    if head.loss == "fused" or w.style.loss_in_place:
         return _in_place(t, logits, w.flow.tokens)
+    if head.shifts or w.style.shifts_logits:
+        logits = op.copy(t, logits)
     if head.loss == "fp32" or w.style.autocast:
-        return _entropy(t, op.cast(t, logits, FP32), w.flow.tokens)
+        logits = op.cast(t, logits, FP32)
     return _entropy(t, logits, w.flow.tokens)
 
 
@@ -85,10 +94,25 @@ def _in_place(t: Tape, logits: Value, rows: int) -> Value:
     return t.record((wide,), t.new(rows, FP32), derive, (wide, statistics))
 
 
+def _overwriting(t: Tape, logits: Value, rows: int) -> Value:
+    """Write a loss whose gradient overwrites the logits in their own format.
+
+    Source: NVIDIA/TransformerEngine:transformer_engine/pytorch/cross_entropy.py and triton/cross_entropy.py.
+    """
+    statistics = t.new(3 * rows, FP32)
+    size, each = logits.elements, logits.each
+
+    def derive(_arrived: list[Value | None], saved: tuple[Storage, ...]) -> Gradients:
+        return (Value(saved[0], size, each),)
+
+    return t.record((logits,), t.new(rows, FP32), derive, (logits, statistics))
+
+
 def _chunked(w: Writer, x: Value, head: Head, held: list[Value]) -> Value:
     """Write the output projection and the loss chunk by chunk of tokens; all logits are there, their copies are not.
 
-    Source: pytorch/torchtune:torchtune/modules/loss/ce_chunked_output_loss.py.
+    Source: pytorch/torchtune:torchtune/modules/loss/ce_chunked_output_loss.py, which casts each piece to fp32;
+    Lightning-AI/litgpt:litgpt/utils.py, chunked_cross_entropy, which does not.
     """
     t = w.t
     rows = w.flow.tokens
@@ -101,7 +125,8 @@ def _chunked(w: Writer, x: Value, head: Head, held: list[Value]) -> Value:
     del x
     if w.style.holds_logits:
         held.extend(logits)
-    losses = [_entropy(t, op.cast(t, one, FP32), one.elements // head.vocabulary) for one in logits]
+    wide = FP32 if w.style.casts_chunks else w.flow.each
+    losses = [_entropy(t, op.cast(t, one, wide), one.elements // head.vocabulary) for one in logits]
     return op.join(t, tuple(losses))
 
 

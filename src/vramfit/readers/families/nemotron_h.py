@@ -1,7 +1,8 @@
 """Nemotron-H and Nemotron 3: every block is one of Mamba 2, attention, a network, or experts.
 
 Source: huggingface/transformers:src/transformers/models/nemotron_h/; names as in the published files (``backbone.``).
-Where transformers and the code published with the models read a field differently, the field is refused.
+Where transformers and the code published with the models read a field differently, the field is refused; but for
+``tie_word_embeddings``, which the published code and Megatron follow (no published model sets it).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.formats import Role
 from vramfit.layer_kind import Attention, Dense, Experts, FeedForward, GroupedQuery, StateSpace
-from vramfit.readers.families.decoder import Named, Tensors, causal_model, kv_heads, linear, norm, router
+from vramfit.readers.families.decoder import Named, Tensors, causal_model, is_tied, kv_heads, linear, norm, router
 from vramfit.readers.families.deepseek import correction
 from vramfit.readers.families.state_space import LARGEST_KERNEL, check_groups, mamba2, state_format
 from vramfit.readers.fields import LARGEST_EXPERTS, LARGEST_LAYERS, Fields
@@ -28,7 +29,6 @@ PREDICTION = ("attention", "moe")
 def read(fields: Fields, named: Named) -> ModelSpec:
     """Read a Nemotron-H or Nemotron 3 configuration."""
     fields.refuse("attention_bias", "biases that the published code has and transformers has not")
-    fields.refuse("tie_word_embeddings", "ties that the published code has and transformers has not")
     hidden = fields.integer("hidden_size")
     blocks = _blocks(fields)
     kinds = {kind: _layer(fields, hidden, kind) for kind in dict.fromkeys(blocks)}
@@ -37,7 +37,7 @@ def read(fields: Fields, named: Named) -> ModelSpec:
         named,
         tuple(kinds[block] for block in blocks),
         hidden_size=hidden,
-        tied=False,
+        tied=is_tied(fields),
         prefix="backbone.",
         embedding="embeddings",
         final_norm="norm_f",
