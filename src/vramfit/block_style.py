@@ -42,7 +42,7 @@ class BlockStyle:
     holds_logits: bool = True
     """True: the caller holds the output with its logits until after the backward pass (transformers)."""
     returns_fp32: bool = False
-    """True: the model casts its logits to fp32 before it returns them (transformers before 4.45, torchtune before 0.3)."""
+    """True: the model casts its logits to fp32 before it returns them (transformers to 4.44, torchtune to 0.2)."""
     shifts_logits: bool = False
     """True: logits are copied without their last position before the loss (transformers before 4.45)."""
     loss_in_place: bool = False
@@ -58,7 +58,8 @@ class BlockStyle:
     fused_adapter: bool = False
     """True: the adapter's product is scaled and added in one kernel each way (Unsloth); False: as peft writes it."""
     dropout: bool | None = None
-    """Whether blocks drop a share of their outputs and attention probabilities; None = as the family's own code."""
+    """Whether blocks drop a share of their outputs and attention probabilities; None = as the family's own code.
+    Models with experts do not, whatever a framework's default is: no published recipe trains them so."""
     fp32_router: bool = False
     """True: the router multiplies in fp32, with a copy of its input (DeepSeek's own code)."""
     weighs_activations: bool = False

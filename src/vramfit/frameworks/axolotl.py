@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.framework import AdapterDefaults
-from vramfit.frameworks.ms_swift import FIRST as SWIFT
+from vramfit.frameworks.ms_swift import PROFILES as SWIFT
 from vramfit.result import Quantity
 
 ADAPTER = AdapterDefaults(
@@ -19,9 +19,10 @@ ADAPTER = AdapterDefaults(
 
 PROFILES = (
     replace(
-        SWIFT,
+        SWIFT[-1],
         name="axolotl",
         version="0.1",
+        month="",
         checked="axolotl 0.19.0",
         recompute="none",
         optimizer_implementation="fused",

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from vramfit.framework import AdapterDefaults
 from vramfit.frameworks.transformers import FIRST as TRAINER
+from vramfit.frameworks.transformers import STYLE
 
 ADAPTER = AdapterDefaults(
     rank=8,
@@ -23,6 +24,7 @@ PROFILES = (
         version="0.1",
         checked="llamafactory 0.9.5",
         recompute="full",
+        style=STYLE,
         adapter=ADAPTER,
     ),
 )

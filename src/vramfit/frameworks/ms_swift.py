@@ -7,6 +7,7 @@ from dataclasses import replace
 from vramfit.framework import AdapterDefaults
 from vramfit.frameworks.pytorch import FP32, mixed, pure
 from vramfit.frameworks.transformers import FIRST as TRAINER
+from vramfit.frameworks.transformers import STYLE
 from vramfit.result import Quantity
 
 ADAPTER = AdapterDefaults(
@@ -35,6 +36,6 @@ FIRST = replace(
     adapter=ADAPTER,
     counts=Quantity.RESERVED_PEAK,
 )
-PROFILES = (FIRST,)
+PROFILES = (FIRST, replace(FIRST, version="3.0", month="2025-01", style=STYLE))
 """modelscope/ms-swift@v2.0.5:swift/llm/utils/argument.py, select_dtype: bf16 loads the model in bf16 and passes
 ``bf16=True`` to the Trainer, which runs under autocast."""

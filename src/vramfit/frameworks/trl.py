@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.framework import Sharding
-from vramfit.frameworks.transformers import FIRST
+from vramfit.frameworks.transformers import FIRST, STYLE
 
 EARLY = replace(FIRST, name="trl", version="0.1", checked="trl 1.16.0, transformers 4.49.0")
 LATER = replace(
@@ -14,6 +14,7 @@ LATER = replace(
     checked="trl 1.16.0",
     optimizer_implementation="fused",
     recompute="full",
+    style=STYLE,
     sharding=Sharding.FSDP2,
 )
 """huggingface/trl:trl/trainer/base_config.py: gradient_checkpointing and bf16 are on by default."""

@@ -37,7 +37,9 @@ PROFILES = (
         loss="fused-linear",
         recompute="offload",
         adapter=ADAPTER,
-        style=BlockStyle(fused_norm=True, fused_activation=True, fused_rotary=True),
+        style=BlockStyle(
+            fused_norm=True, fused_activation=True, fused_rotary=True, fused_adapter=True, holds_logits=False
+        ),
         counts=Quantity.RESERVED_PEAK,
     ),
 )

@@ -52,3 +52,10 @@ def test_refusals(change: dict[str, object], complaint: str) -> None:
     """An unknown letter, no pattern, another number of layers, fields that two codes read differently."""
     with pytest.raises(VramfitError, match=complaint):
         read_config({**NEMOTRON_NANO_9B_V2, **change}, "9B")
+
+
+def test_tied_embeddings_are_held_once() -> None:
+    """A configuration may tie, as Megatron's hybrid models do: the output projection is the embedding."""
+    whole = read_config(NEMOTRON_H_56B, "plain")
+    tied = read_config({**NEMOTRON_H_56B, "tie_word_embeddings": True}, "tied")
+    assert tied.num_parameters == whole.num_parameters - 131072 * 8192

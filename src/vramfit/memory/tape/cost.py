@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from vramfit.block_style import BlockStyle
 from vramfit.formats import Role
+from vramfit.layer_kind import Experts
 from vramfit.memory.tape.block import block
 from vramfit.memory.tape.engine import Value
 from vramfit.memory.tape.first import ID, First, write_first
@@ -78,6 +79,7 @@ def _flow(shard: Shard, training: Training, style: BlockStyle) -> Flow:
     weight_each = 4 if style.autocast else each
     adapter = training.adapter
     family = shard.model.family
+    routed = any(isinstance(layer.feed_forward, Experts) for layer, _ in shard.model.groups)
     return Flow(
         sequences=training.micro_batch,
         sequence_tokens=ceil_div(training.sequence_tokens, shard.sequence_ranks),
@@ -91,8 +93,8 @@ def _flow(shard: Shard, training: Training, style: BlockStyle) -> Flow:
         modules=training.recompute_modules or (),
         compiled=bool(training.compile),
         adapter_dropout=bool(adapter is not None and adapter.dropout),
-        dropout=family in DROPPED if style.dropout is None else style.dropout,
-        score_dropout=family in SCORES_DROPPED if style.dropout is None else style.dropout,
+        dropout=family in DROPPED if style.dropout is None else style.dropout and not routed,
+        score_dropout=family in SCORES_DROPPED if style.dropout is None else style.dropout and not routed,
         source_tokens=training.sequence_tokens,
         expert_ranks=shard.expert_ranks,
         expert_tensor_ranks=shard.expert_tensor_ranks,

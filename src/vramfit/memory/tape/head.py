@@ -49,8 +49,9 @@ def write_head(w: Writer, box: list[Value], head: Head, held: list[Value]) -> Va
     del x
     if w.style.returns_fp32:
         logits = op.cast(t, logits, FP32)
+    output = logits  # a variable of the model's own, alive until it returns
     if w.style.holds_logits:
-        held.append(logits)
+        held.append(output)
     if head.loss == "fused" and w.style.fused_loss_overwrites:
         return _overwriting(t, logits, w.flow.tokens)
     if head.loss == "fused" or w.style.loss_in_place:

@@ -1,0 +1,71 @@
+"""What the end of a model takes by framework, in bytes per logit, derived from the sources by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vramfit.block_style import BlockStyle
+from vramfit.memory.tape.cost import step_cost
+from vramfit.parallel import shards
+from vramfit.readers.hf_config import read_config
+from vramfit.request import Plan
+from vramfit.step import BlockStep
+from vramfit.training import Training
+
+VOCABULARY, TOKENS = 1_000_000, 64
+"""A vocabulary so large that all but logits is small."""
+CONFIG = {
+    "model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 4,
+    "intermediate_size": 128, "num_hidden_layers": 1, "vocab_size": VOCABULARY, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+def head(style: BlockStyle, **workload: Any) -> BlockStep:
+    """Return the end of a model in bf16 whose output projection is made in place of its buffer."""
+    (shard,) = shards(read_config(CONFIG, "wide"), Plan())
+    found = step_cost(shard, Training(sequence_tokens=TOKENS, precision="bf16", **workload), style).head
+    assert found is not None
+    return found
+
+
+def per_logit(size: int) -> float:
+    """Bytes of each logit."""
+    return size / (TOKENS * VOCABULARY)
+
+
+@pytest.mark.parametrize(
+    ("style", "loss", "forward", "backward"),
+    [
+        # logits 2, fp32 copy 4, log-probabilities 4; backward: those 4, their gradient 4, the logits' 4, logits 2
+        (BlockStyle(), "fp32", 10, 14),
+        (BlockStyle(holds_logits=False), "fp32", 10, 12),
+        # fp32 logits held 4, log-probabilities 4, two gradients of 4
+        (BlockStyle(returns_fp32=True), "fp32", 8, 16),
+        # fp32 logits 4, their copy 4, log-probabilities 4
+        (BlockStyle(returns_fp32=True, shifts_logits=True, holds_logits=False), "fp32", 12, 12),
+        # Megatron: logits 2 and their fp32 copy, in which all is done; then its cast to 16 bit
+        (BlockStyle(loss_in_place=True, holds_logits=False), "fp32", 6, 6),
+        (BlockStyle(loss_in_place=True, holds_logits=False), "fused", 6, 6),
+        # Transformer Engine: nothing but the logits
+        (BlockStyle(loss_in_place=True, fused_loss_overwrites=True, holds_logits=False), "fused", 2, 2),
+    ],
+)
+def test_losses_take_so_many_bytes_per_logit(style: BlockStyle, loss: str, forward: float, backward: float) -> None:
+    """Peaks of the head's own passes; the gradient of its matrix goes into a buffer that is there already."""
+    found = head(BlockStyle(**{**_fields(style), "fused_weight_gradients": True}), loss=loss)
+    assert forward == pytest.approx(per_logit(found.forward_bytes), abs=0.01)
+    assert backward == pytest.approx(per_logit(found.backward_bytes), abs=0.01)
+
+
+@pytest.mark.parametrize(("casts", "kept"), [(True, 6), (False, 4)])
+def test_chunks_keep_all_logits_and_their_probabilities(casts: bool, kept: float) -> None:
+    """Logits 2; log-probabilities 4 where a chunk is cast first (torchtune), 2 where it is not (LitGPT)."""
+    style = BlockStyle(casts_chunks=casts, fused_weight_gradients=True)
+    found = head(style, loss="chunked", loss_chunk_tokens=TOKENS // 64)
+    assert kept == pytest.approx(per_logit(found.forward_bytes), abs=0.15)
+
+
+def _fields(style: BlockStyle) -> dict[str, Any]:
+    return {name: getattr(style, name) for name in style.__slots__}
