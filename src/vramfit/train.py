@@ -187,7 +187,7 @@ def standing_items(setting: Setting) -> Iterator[Item]:
 def other_moments(walk: Walk) -> Iterator[Alive]:
     """Yield the moments outside forward and backward: the step, an evaluation, a checkpoint."""
     setting = walk.setting
-    between = walk.all_gradients if walk.stays else 0
+    between = walk.between_steps
     yield Alive(
         phase=Phase.OPTIMIZER, label="optimizer step", kept=(), working=("none", 0),
         gradients=walk.all_gradients, buffers=(),

@@ -155,8 +155,16 @@ class Walk:
         buffers = setting.sharding is Sharding.MEGATRON
         zero = setting.sharding is Sharding.ZERO and shard.zero_stage >= 3
         return not setting.training.optimizer_in_backward and (
-            steps > 1 or shard.in_flight > 1 or buffers or zero or not setting.framework.set_to_none
+            steps > 1 or shard.in_flight > 1 or self.unsynced or buffers or zero or not setting.framework.set_to_none
         )
+
+    @property
+    def between_steps(self) -> int:
+        """Gradients that are there while nothing is being learnt: zeroed, or in a framework's buffer. [B]"""
+        setting = self.setting
+        buffers = setting.sharding is Sharding.MEGATRON
+        zero = setting.sharding is Sharding.ZERO and setting.shard.zero_stage >= 3
+        return self.all_gradients if buffers or zero or not setting.framework.set_to_none else 0
 
     @property
     def all_gradients(self) -> int:
@@ -164,6 +172,24 @@ class Walk:
         if self.setting.training.optimizer_in_backward or self.setting.offload.gradients:
             return 0
         return sum(run.times * run.unit.kept_gradient_bytes for run in self.runs)
+
+    @property
+    def unsynced(self) -> bool:
+        """Whether gradients of several micro-batches add up whole before they are reduced: FSDP under a pipeline.
+
+        Source: pytorch/pytorch:torch/distributed/pipelining/stage.py, backward_maybe_with_nosync; they add up in the
+        reduce format (torch/distributed/fsdp/_fully_shard/_fsdp_param.py, to_accumulated_grad_if_needed).
+        """
+        shard = self.setting.shard
+        pipelined = shard.in_flight > 1 or not (shard.first and shard.last)
+        return pipelined and self.setting.sharding in FSDP
+
+    @property
+    def accumulated(self) -> int:
+        """Gradients that are there from the first forward of a later micro-batch on. [B]"""
+        if self.unsynced:
+            return sum(run.times * run.unit.reduced_bytes for run in self.runs)
+        return self.all_gradients
 
     def waiting(self) -> tuple[tuple[str, int], ...]:
         """Activations of other micro-batches that wait for their backward pass, by name. [B]
@@ -218,9 +244,10 @@ class Walk:
     def states(self, point: Point) -> tuple[int, tuple[Buffers, ...]]:
         """Return gradients and buffers at a point: what depends on weights and not on tokens. [B]"""
         i = point.run
-        whole = sum(n * self._unit(j).whole_bytes for j, n in enumerate(point.counts))
+        counts = [run.times - (j == i) for j, run in enumerate(self.runs)] if self.unsynced else point.counts
+        whole = sum(n * self._unit(j).whole_bytes for j, n in enumerate(counts))
         if not point.backward:
-            stays = self.all_gradients if self.stays else 0
+            stays = self.accumulated if self.stays else 0
             return stays, forward_buffers(self.setting, self._unit(i), self._near(i, 1), self.outermost, whole)
         made = self._made(point)
         if point.reducing:
@@ -230,7 +257,7 @@ class Walk:
     def _made(self, point: Point) -> int:
         """Gradients of blocks whose backward is over, as they are kept. [B]"""
         if self.stays or self.passes:
-            return self.all_gradients if self.stays else 0
+            return self.accumulated if self.stays else 0
         over = (
             run.times - n - (j == point.run) for j, (run, n) in enumerate(zip(self.runs, point.counts, strict=True))
         )
@@ -282,6 +309,8 @@ class Walk:
         """Gradients that one block of a run leaves behind: reduced, or whole until the outermost unit is. [B]"""
         unit = self.runs[i].unit
         waits = self._joined(i) and unit.reduced_bytes
+        if self.setting.offload.gradients and not waits:
+            return 0
         return unit.whole_gradient_bytes if waits else unit.kept_gradient_bytes
 
 

@@ -142,7 +142,8 @@ def backward_buffers(
     if setting.sharding in FSDP:
         kept = stays + (0 if _reshards(setting) else waiting)
         reduced = () if before is None else (_reduced(setting, before.reduced_bytes),)
-        return (*_gathered(setting, now.whole_bytes + kept, ahead.whole_bytes), *reduced)
+        gathered = ahead.whole_bytes if _reshards(setting) else 0
+        return (*_gathered(setting, now.whole_bytes + kept, gathered), *reduced)
     return (*_zero3(setting, now), *_zero_bucket(setting))
 
 

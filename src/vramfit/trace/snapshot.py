@@ -13,7 +13,6 @@ from enum import StrEnum
 
 from vramfit.trace.recording import Frame
 
-
 PACKAGES = re.compile(r"[/\\](site-packages|dist-packages|lib[/\\]python3\.\d+)[/\\]|^<frozen |^<string>")
 """Files of libraries."""
 
