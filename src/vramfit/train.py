@@ -82,15 +82,7 @@ def estimate_training(
     Raises:
         VramfitError: a workload or plan that is impossible for this model.
     """
-    asked = plan or Plan()
-    check_plan(model, asked, device_count)
-    decided = decide(model, training, asked)
-    steps = decided.training.gradient_accumulation_steps or 1
-    cut = cutting(decided.framework, asked, steps)
-    scored = as_scored(model, decided.training.objective)
-    marked = as_trained(scored, decided.training, wide_base=decided.framework.wide_base)
-    shards = training_shards(marked, cut)
-    settings = [setting_of(shard, decided, cut) for shard in shards]
+    decided, cut, marked, settings = settings_of(model, training, plan or Plan(), device_count)
     ranks = [_rank(setting, device) for setting in settings]
     trained = {id(t): t for t in (*marked.embeddings, *marked.head)}
     return TrainingEstimate(
@@ -106,6 +98,18 @@ def estimate_training(
         not_counted=(*NOT_COUNTED, *decided.framework.not_counted, *model.not_counted),
         assumptions=decided.assumptions,
     )
+
+
+def settings_of(
+    model: ModelSpec, training: Training, plan: Plan, device_count: int | None = None
+) -> tuple[Decided, Cutting, ModelSpec, tuple[Setting, ...]]:
+    """Return what was decided, how the plan is carried out, the model as it trains, and every distinct rank."""
+    check_plan(model, plan, device_count)
+    decided = decide(model, training, plan)
+    cut = cutting(decided.framework, plan, decided.training.gradient_accumulation_steps or 1)
+    scored = as_scored(model, decided.training.objective)
+    marked = as_trained(scored, decided.training, wide_base=decided.framework.wide_base)
+    return decided, cut, marked, tuple(setting_of(s, decided, cut) for s in training_shards(marked, cut))
 
 
 def setting_of(shard: Shard, decided: Decided, cut: Cutting) -> Setting:
@@ -160,6 +164,12 @@ def step_of(setting: Setting) -> StepCost:
 
 def _rank(setting: Setting, device: Device | None) -> tuple[Breakdown, Timeline]:
     """Count one distinct rank: what stands, what the step holds at its worst moments, and what the process takes."""
+    items, timeline = count_rank(setting, device)
+    return on_device(items, setting, device), timeline
+
+
+def count_rank(setting: Setting, device: Device | None) -> tuple[tuple[Item, ...], Timeline]:
+    """Count what torch allocates on one distinct rank; only an engine that generates beside it asks for the device."""
     walk = walk_of(setting)
     standing = (*standing_items(setting), *objective_items(walk, device))
     moments = (*walk.moments(), *other_moments(walk))
@@ -167,10 +177,15 @@ def _rank(setting: Setting, device: Device | None) -> tuple[Breakdown, Timeline]
     timeline = Timeline(rank=setting.shard.label, moments=tuple(_moment(m, standing) for m in moments))
     found = {phase: [m for m in moments if m.phase is phase] for phase in PER_STEP}
     worst = {phase: max(each, key=lambda m: m.total_bytes) for phase, each in found.items() if each}
-    items = (*standing, *_at_worst(worst, setting), *process_items(setting.shard, device))
+    return (*standing, *_at_worst(worst, setting)), timeline
+
+
+def on_device(items: tuple[Item, ...], setting: Setting, device: Device | None) -> Breakdown:
+    """Add what the process and the allocator take on a device to what was counted of a rank."""
+    items = (*items, *process_items(setting.shard, device))
     items = while_generating((*items, _fragmentation(items, setting)), setting.training.objective)
     counted = Breakdown(rank=setting.shard.label, num_ranks=setting.shard.num_ranks, items=items)
-    return replace(counted, readings=tuple(_readings(counted, setting))), timeline
+    return replace(counted, readings=tuple(_readings(counted, setting)))
 
 
 def standing_items(setting: Setting) -> Iterator[Item]:

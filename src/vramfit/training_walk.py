@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 from vramfit.framework import Sharding
 from vramfit.memory.model_states import Setting
@@ -60,10 +59,6 @@ class Alive:
         """All of it. [B]"""
         buffers = sum(b.bytes for b in self.buffers)
         return sum(size for _, size in self.kept) + self.working[1] + self.gradients + buffers + self.cached
-
-
-Activations: TypeAlias = tuple[tuple[tuple[str, int], ...], tuple[str, int], int]
-"""What is kept by module, what the running block works with by name, and cast copies of weights. [B]"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,13 +187,10 @@ class Walk:
         return self.all_gradients
 
     def waiting(self) -> tuple[tuple[str, int], ...]:
-        """Activations of other micro-batches that wait for their backward pass, by name. [B]
-
-        in_flight * kept / pieces - kept
-        """
+        """Activations of other micro-batches that wait for their backward pass, by name. [B]"""
         shard = self.setting.shard
-        held = ceil_div(shard.in_flight * self.kept_by_all, shard.pieces)
-        return (("waiting_micro_batches", held - self.kept_by_all),) if held != self.kept_by_all else ()
+        waiting = waiting_bytes(self.kept_by_all, shard.in_flight, shard.pieces)
+        return (("waiting_micro_batches", waiting),) if waiting else ()
 
     def kept(self, counts: tuple[int, ...]) -> tuple[tuple[str, int], ...]:
         """Activations of this micro-batch kept by so many blocks of each run, by module. [B]"""
@@ -211,35 +203,40 @@ class Walk:
 
     def moments(self) -> Iterator[Alive]:
         """Yield the moments of forward, loss and backward, in order of time."""
-        waiting = self.waiting()
+        waiting, passes = self.waiting(), self.passes
         for point in points(self.runs):
             run = self.runs[point.run]
             gradients, buffers = self.states(point)
-            kept, working, cached = self.activations(point)
             yield Alive(
                 phase=point.phase(run),
                 label=point.label(run),
-                kept=(*waiting, *kept),
-                working=working,
+                kept=(*waiting, *self.kept(point.counts), *self.held(point)),
+                working=self.working(point, passes=passes),
                 gradients=gradients,
                 buffers=buffers,
-                cached=cached,
+                cached=self.cached(point),
             )
 
-    def activations(self, point: Point) -> Activations:
-        """Return what the blocks keep and work with at a point, other micro-batches aside."""
-        run = self.runs[point.run]
-        kept, name = self.kept(point.counts), run.block.name
+    def working(self, point: Point, *, passes: bool) -> tuple[str, int]:
+        """Return what the running block works with at a point, and its name; ``passes`` as of this walk. [B]"""
+        block = self.runs[point.run].block
         if not point.backward:
-            cached = sum(n * r.block.cached_bytes for n, r in zip(point.counts, self.runs, strict=True))
-            return kept, (f"{name}_forward", run.block.forward_bytes), cached
-        held = (("logits_held_by_caller", self.held_bytes),) if self.held_bytes and not run.loss else ()
+            return f"{block.name}_forward", block.forward_bytes
         if point.reducing:
-            return (*kept, *held), (f"{name}_input_gradient", run.block.output_bytes), 0
-        working = run.block.backward_bytes
-        if self.passes and run.block.passing_bytes is not None:
-            working = run.block.passing_bytes
-        return (*kept, *held), (f"{name}_backward", working), 0
+            return f"{block.name}_input_gradient", block.output_bytes
+        size = block.passing_bytes if passes and block.passing_bytes is not None else block.backward_bytes
+        return f"{block.name}_backward", size
+
+    def held(self, point: Point) -> tuple[tuple[str, int], ...]:
+        """Return the logits that the caller holds through the backward pass of all blocks, the head's own aside. [B]"""
+        holds = point.backward and self.held_bytes and not self.runs[point.run].loss
+        return (("logits_held_by_caller", self.held_bytes),) if holds else ()
+
+    def cached(self, point: Point) -> int:
+        """Return the cast copies of weights that autocast holds at a point. [B]"""
+        if point.backward:
+            return 0
+        return sum(n * run.block.cached_bytes for n, run in zip(point.counts, self.runs, strict=True))
 
     def states(self, point: Point) -> tuple[int, tuple[Buffers, ...]]:
         """Return gradients and buffers at a point: what depends on weights and not on tokens. [B]"""
@@ -312,6 +309,14 @@ class Walk:
         if self.setting.offload.gradients and not waits:
             return 0
         return unit.whole_gradient_bytes if waits else unit.kept_gradient_bytes
+
+
+def waiting_bytes(kept_by_all: int, in_flight: int, pieces: int) -> int:
+    """Activations of other micro-batches that wait for their backward pass. [B]
+
+    in_flight * kept / pieces - kept
+    """
+    return ceil_div(in_flight * kept_by_all, pieces) - kept_by_all
 
 
 def _ends(times: int) -> tuple[int, ...]:
