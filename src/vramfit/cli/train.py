@@ -70,13 +70,19 @@ def _asked(model: str | None, given: dict[str, Any]) -> tuple[tuple[TrainingFile
     if request.model is None and request.config is None:
         if not files:
             raise click.UsageError("missing MODEL: a name from `vramfit models`, a Hub id or a path; or --from FILE")
-        raise InvalidValueError(
-            "--from", ", ".join(given["files"]), "a model in it", "or name it in front: vramfit train MODEL --from ..."
-        )
+        raise InvalidValueError("--from", ", ".join(given["files"]), "a model in it", _advice(files))
     devices = on_devices(given)
     if devices["device_count"] is None:
         devices["device_count"] = request.device_count
     return files, replace(combined, request=replace(request, **devices))
+
+
+def _advice(files: tuple[TrainingFile, ...]) -> str:
+    """Say how to name the model that no file names."""
+    advice = "or name it in front: vramfit train MODEL --from ..."
+    if any(file.framework == "megatron-lm" for file in files):
+        return f"{advice} (Megatron-LM's sizes suffice where --vocab-size stands among them and the layers are plain)"
+    return advice
 
 
 def _own(model: str | None, given: dict[str, Any]) -> Iterable[Given]:

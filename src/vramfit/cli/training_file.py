@@ -11,6 +11,7 @@ from vramfit.readers.document import load_document
 from vramfit.report.rows import Row, Section, Tone
 from vramfit.result import in_words
 from vramfit.training_files.combine import Combined
+from vramfit.training_files.key import BESIDE, DESCRIBES
 from vramfit.training_files.recognise import read
 from vramfit.training_files.training_file import Document, TrainingFile
 
@@ -33,7 +34,7 @@ def load(path: Path) -> TrainingFile:
 def understood(files: tuple[TrainingFile, ...], combined: Combined) -> tuple[Section, ...]:
     """Return what each field was understood as, and what became of the keys that stand for none."""
     taken = [
-        Row(each.path.rpartition(".")[2], "", f"{in_words(each.value)}: {each.said}")
+        Row(each.path.removeprefix("workload.").removeprefix("plan."), "", f"{in_words(each.value)}: {each.said}")
         for each in combined.given
         if each.path not in HIDDEN
     ]
@@ -50,9 +51,11 @@ def _left(file: TrainingFile) -> Iterable[Row]:
     for effect in (Effect.UNKNOWN, Effect.NOT_COUNTED):
         for word in file.having(effect):
             yield Row(word.flag, "", f"{TITLES[effect]}: {word.why}", Tone.WARN)
-    quiet = [word.flag for word in file.having(Effect.NONE)]
-    if quiet:
-        yield Row("without effect on memory", "", ", ".join(quiet), Tone.QUIET)
+    titles = {DESCRIBES: "sizes of the model", BESIDE: BESIDE, "": "without effect on memory"}
+    for why, title in titles.items():
+        quiet = [word.flag for word in file.having(Effect.NONE) if word.why == why]
+        if quiet:
+            yield Row(title, "", ", ".join(quiet), Tone.QUIET)
 
 
 def as_json(files: tuple[TrainingFile, ...], combined: Combined) -> dict[str, Any]:

@@ -13,12 +13,14 @@ from vramfit.readers.yaml_text import parse_yaml_object
 LIMIT_BYTES = 2**20
 """Larger files are refused: published configurations have a few kilobytes."""
 _SCRIPT = re.compile(
-    r"^\s*(#!.*sh\b|(export|declare)\s|[A-Z_][A-Z0-9_]*=|--?[A-Za-z][\w.\-]*([ =]|\\?$)"
-    r"|.*\b(torchrun|python3?|deepspeed|accelerate launch|swift|llamafactory-cli|trl|srun|bash)\s.*)",
+    r"^[ \t]*(?:(?:export|declare|set|source|cd)\s|[A-Za-z_]\w*\+?=|--?[A-Za-z][\w.\-]*(?:[ =]|\\?$)"
+    r"|(?:torchrun|python3?|deepspeed|accelerate|swift|llamafactory-cli|trl|srun|bash|sh)\s)",
     re.MULTILINE,
 )
+"""Beginnings of lines that a shell understands."""
+_KEY = re.compile(r"^[ \t]*(?:- )?[\w.\-\"']+:(?:\s|$)", re.MULTILINE)
+"""Beginnings of lines that YAML understands."""
 _TOML = re.compile(r"^\s*\[{1,2}[\w.\-]+\]{1,2}\s*(#.*)?$", re.MULTILINE)
-_COMMENTS = re.compile(r"^\s*(#.*)?$", re.MULTILINE)
 
 
 def load_document(path: Path) -> dict[str, object] | str:
@@ -54,8 +56,7 @@ def parse_document(raw: bytes, where: str) -> dict[str, object] | str:
     text = raw.decode("utf-8", "replace")
     if _TOML.search(text) and not text.lstrip().startswith(("---", "- ")):
         return _toml(raw, where)
-    first = _COMMENTS.sub("", text).lstrip("\n")
-    if text.startswith("#!") or _SCRIPT.match(first):
+    if text.startswith("#!") or len(_SCRIPT.findall(text)) > len(_KEY.findall(text)):
         return text
     return parse_yaml_object(raw, where, LIMIT_BYTES)
 

@@ -29,6 +29,15 @@ Reader: TypeAlias = Callable[[str, Any, Mapping[str, Any]], Found]
 """Of a key's full name, its value and all values of the file by their full names."""
 
 
+BESIDE = "read together with another key"
+DESCRIBES = "describes the model"
+
+
+def beside(*_: object) -> Found:
+    """Read a key that another key's reader looks at: alone it says nothing."""
+    return ()
+
+
 def is_open(value: object) -> bool:
     """Say whether a value leaves the decision to the program."""
     return value is None or (isinstance(value, str | int) and str(value).strip().lower() in OPEN)

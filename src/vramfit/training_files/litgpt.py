@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from vramfit.training_files.key import Found, NotModelled, Reader, count, is_open, named, ratio, text, to, truth
+from vramfit.training_files.key import Found, NotModelled, Reader, beside, count, is_open, named, ratio, text, to, truth
 from vramfit.training_files.table import Dialect, understand
 from vramfit.training_files.trainer import OPTIMIZER
 from vramfit.training_files.training_file import GLOBAL_BATCH, NODES, PER_NODE, REST, Document, TrainingFile
@@ -102,15 +102,11 @@ TAKEN: dict[str, Reader] = {
 def read(document: Document, values: Mapping[str, Any]) -> TrainingFile:
     """Return what such a file says: method and targets follow from which switches it has."""
     first = next((name for name in values if name in TARGETS), "lora_r")
-    known = {**TAKEN, **dict.fromkeys(TARGETS, _nothing)}
+    known = {**TAKEN, **dict.fromkeys(TARGETS, beside)}
     if "lora_r" in values:
         known[first] = _with(_targets, known.get(first) if first == "lora_r" else None)
     implied = (_method(values), (REST, "dp_shard", "several devices use FSDP"))
     return understand(DIALECT, document.where, values, known, implied=implied)
-
-
-def _nothing(*_: object) -> Found:
-    return ()
 
 
 def _with(reader: Reader, other: Reader | None) -> Reader:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vramfit.training_files.key import Found, NotModelled, Reader, is_open, named, names, ratio, to, truth, when
+from vramfit.training_files.key import Found, NotModelled, Reader, beside, is_open, named, names, ratio, to, truth, when
 from vramfit.training_files.table import Dialect, understand
 from vramfit.training_files.trainer import ARGUMENTS, ATTENTION, DDP, FUSED_LINEAR, OPTIMIZER, lora_method, targets
 from vramfit.training_files.training_file import Document, TrainingFile
@@ -50,6 +50,9 @@ def _bits(name: str, value: object, given: Mapping[str, Any]) -> Found:
     return (("workload.base_format", "nf4-dq" if nested and kind == "nf4" else kind),)
 
 
+LOOKED_AT = (
+    "quantization_method", "double_quantization", "quantization_type", "use_dora", "use_rslora", "pref_loss",
+)  # fmt: skip
 TAKEN: dict[str, Reader] = {
     **ARGUMENTS,
     "cutoff_len": to("workload.sequence_tokens"),
@@ -64,6 +67,10 @@ TAKEN: dict[str, Reader] = {
     "use_galore": when(((OPTIMIZER, "galore"),)),
     "use_apollo": when(((OPTIMIZER, "apollo"),)),
     "use_muon": when(((OPTIMIZER, "muon"),)),
+    **dict.fromkeys(
+        ("quantization_method", "double_quantization", "quantization_type", "use_dora", "use_rslora", "pref_loss"),
+        beside,
+    ),
     "lora_rank": to("workload.adapter.rank"),
     "lora_alpha": to("workload.adapter.alpha", ratio),
     "lora_dropout": to("workload.adapter.dropout", ratio),

@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from vramfit.errors import InvalidValueError
-from vramfit.training_files.key import Found, NotModelled, Reader, count, named, names, stage, to, truth, word
+from vramfit.training_files.key import Found, NotModelled, Reader, beside, count, named, names, stage, to, truth, word
 from vramfit.training_files.megatron_model import MODEL_FLAGS, config_of
 from vramfit.training_files.table import Dialect, understand
 from vramfit.training_files.trainer import ATTENTION, COPIED, FORMATS, OPTIMIZER, SHARDED
 from vramfit.training_files.training_file import GLOBAL_BATCH, REST, Document, TrainingFile
 
-DIALECT = Dialect(kind="Megatron-LM arguments", framework="megatron-lm", table="megatron", also=MODEL_FLAGS)
+DIALECT = Dialect(kind="Megatron-LM arguments", framework="megatron-lm", table="megatron", model=MODEL_FLAGS)
 OPTIMIZERS: Mapping[str, Iterable[tuple[str, object]]] = {
     "adam": ((OPTIMIZER, "adam"),), "sgd": ((OPTIMIZER, "sgd-momentum"),), "muon": ((OPTIMIZER, "muon"),),
     "dist_muon": ((OPTIMIZER, "muon"), ("plan.distributed_optimizer", True)), "lion": ((OPTIMIZER, "lion"),),
@@ -109,7 +109,7 @@ TAKEN: dict[str, Reader] = {
     "global-batch-size": to(GLOBAL_BATCH),
     **dict.fromkeys(("seq-length", "encoder-seq-length"), to("workload.sequence_tokens")),
     "tensor-model-parallel-size": _tensor,
-    "sequence-parallel": lambda *_: (),
+    "sequence-parallel": beside,
     "pipeline-model-parallel-size": to("plan.pp"),
     "context-parallel-size": to("plan.cp"),
     "expert-model-parallel-size": to("plan.ep"),
@@ -119,7 +119,7 @@ TAKEN: dict[str, Reader] = {
     "use-distributed-optimizer": on(("plan.distributed_optimizer", True)),
     "use-torch-fsdp2": on(SHARDED),
     **dict.fromkeys(("use-megatron-fsdp", "use-custom-fsdp"), _sharded),
-    "data-parallel-sharding-strategy": lambda *_: (),
+    "data-parallel-sharding-strategy": beside,
     "zero-stage": stage("plan.zero_stage"),
     "bf16": _sixteen("bf16"),
     "fp16": _sixteen("fp16"),
@@ -130,7 +130,7 @@ TAKEN: dict[str, Reader] = {
     "exp-avg-dtype": _format("workload.optimizer_state_format"),
     "optimizer": word(OPTIMIZERS, OPTIMIZER),
     "recompute-granularity": _granularity,
-    "recompute-modules": lambda *_: (),
+    "recompute-modules": beside,
     "recompute-activations": on(("workload.recompute", "selective")),
     "checkpoint-activations": on(("workload.recompute", "full")),
     "attention-backend": named(ATTENTION, ATTENTIONS),

@@ -9,7 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vramfit.training_files.key import Found, NotModelled, Reader, is_open, named, names, ratio, text, to, truth, when
+from vramfit.training_files.key import (
+    Found,
+    NotModelled,
+    Reader,
+    beside,
+    is_open,
+    named,
+    names,
+    ratio,
+    text,
+    to,
+    truth,
+    when,
+)
 from vramfit.training_files.table import Dialect, understand
 from vramfit.training_files.trainer import (
     ARGUMENTS,
@@ -27,7 +40,7 @@ from vramfit.training_files.trainer import (
 from vramfit.training_files.training_file import Document, TrainingFile
 
 DIALECT = Dialect(kind="ms-swift arguments", framework="ms-swift", table="ms_swift")
-MARKS = frozenset({"train_type", "tuner_type", "sft_type", "split_dataset_ratio", "torch_dtype"})
+MARKS = frozenset({"train_type", "tuner_type", "sft_type", "split_dataset_ratio"})
 OBJECTIVES: Mapping[str, object] = {
     "dpo": "dpo", "kto": "dpo", "orpo": "orpo", "simpo": "orpo", "cpo": "orpo", "rm": "reward", "ppo": "ppo",
     "grpo": "grpo",
@@ -96,6 +109,7 @@ TAKEN: dict[str, Reader] = {
     "deepspeed": _zero,
     "sequence_parallel_size": to("plan.cp"),
     "deepspeed_autotp_size": to("plan.tp"),
+    **dict.fromkeys(("quant_method", "use_dora", "use_rslora"), beside),
     "lora_rank": to("workload.adapter.rank"),
     "lora_alpha": to("workload.adapter.alpha", ratio),
     "lora_dropout": to("workload.adapter.dropout", ratio),

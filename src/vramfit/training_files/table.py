@@ -13,7 +13,7 @@ from vramfit.commands.command_line import Effect, Word
 from vramfit.errors import InvalidValueError
 from vramfit.names import nearest
 from vramfit.request import Given
-from vramfit.training_files.key import NotModelled, Reader, is_open
+from vramfit.training_files.key import BESIDE, DESCRIBES, NotModelled, Reader, beside, is_open
 from vramfit.training_files.training_file import Refused, TrainingFile
 
 LONGEST_SHOWN = 60
@@ -30,6 +30,8 @@ class Keys:
     known: frozenset[str]
     uncounted: Mapping[str, str]
     """Keys that touch memory in a way that is not counted here, and how."""
+    model: frozenset[str] = frozenset()
+    """Keys that describe a model by its sizes."""
 
 
 @cache
@@ -55,13 +57,13 @@ class Dialect:
     """Which one runs such a file, as requests name it; None = any may."""
     table: str
     """File below ``keys`` that lists what such a file may hold."""
-    also: frozenset[str] = frozenset()
-    """Further keys, which other readers take."""
+    model: frozenset[str] = frozenset()
+    """Keys that describe a model by its sizes."""
 
     def known(self) -> Keys:
         """Return all keys that such a file may hold."""
         found = keys(self.table)
-        return replace(found, known=found.known | self.also)
+        return replace(found, known=found.known | self.model, model=self.model)
 
 
 def understand(
@@ -100,7 +102,8 @@ def understand(
         said = f"{name}: {_shown(value)}"
         given = tuple(Given(path=path, value=each, said=f"{where}: {said}") for path, each in found)
         effect = Effect.COUNTED if given else Effect.NONE
-        words.append(Word(flag=name, values=(_shown(value),), effect=effect, given=given))
+        why = BESIDE if taken[name] is beside else ""
+        words.append(Word(flag=name, values=(_shown(value),), effect=effect, why=why, given=given))
     return TrainingFile(
         kind=dialect.kind, where=where, framework=dialect.framework, words=tuple(words), refused=tuple(refused)
     )
@@ -123,7 +126,7 @@ def _not_taken(name: str, value: object, taken: Mapping[str, Reader], table: Key
         off = is_open(value) or value in OFF
         return _word(name, value, Effect.NONE if off else Effect.NOT_COUNTED, "" if off else why)
     if any(each in table.known for each in above):
-        return _word(name, value, Effect.NONE, "")
+        return _word(name, value, Effect.NONE, DESCRIBES if name in table.model else "")
     close = nearest(name, {*table.known, *table.uncounted, *taken})
     hint = f"; nearest: {', '.join(close)}" if close else ""
     return _word(name, value, Effect.UNKNOWN, f"no key of {table.version}{hint}")

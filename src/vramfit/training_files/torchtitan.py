@@ -14,6 +14,7 @@ from vramfit.training_files.key import (
     Found,
     NotModelled,
     Reader,
+    beside,
     count,
     is_open,
     named,
@@ -106,7 +107,7 @@ DEGREES: Mapping[str, str] = {
 }  # fmt: skip
 TAKEN: dict[str, Reader] = {
     "model.flavor": _flavor,
-    "model.name": lambda *_: (),
+    "model.name": beside,
     "model.converters": _float8,
     **dict.fromkeys(("training.local_batch_size", "training.batch_size"), to("workload.micro_batch")),
     "training.global_batch_size": to(GLOBAL_BATCH),

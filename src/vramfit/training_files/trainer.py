@@ -14,6 +14,7 @@ from vramfit.training_files.key import (
     Found,
     NotModelled,
     Reader,
+    beside,
     count,
     named,
     names,
@@ -225,6 +226,9 @@ TRL: dict[str, Reader] = {
     "lora_target_modules": targets,
     "lora_modules_to_save": to("workload.adapter.modules_to_save", names),
     "activation_offloading": when((("workload.offload.activations", "cpu"),)),
+    **dict.fromkeys(
+        ("bnb_4bit_quant_type", "use_bnb_nested_quant", "use_rslora", "use_dora", "max_prompt_length"), beside
+    ),
     "precompute_ref_log_probs": _objective("dpo"),
     "num_generations": _objective("grpo"),
 }  # fmt: skip
