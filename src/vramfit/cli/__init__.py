@@ -18,6 +18,7 @@ COMMANDS = {
     "models": "vramfit.cli.lists:models",
     "devices": "vramfit.cli.lists:devices",
     "explain": "vramfit.cli.lists:explain",
+    "snapshot": "vramfit.cli.snapshot:snapshot_command",
     "completion": "vramfit.cli.lists:completion",
 }
 """Command -> where it is defined."""
