@@ -89,7 +89,7 @@ def test_colours_say_nothing_that_letters_do_not() -> None:
     draw(sections(ANSWER), console)
     plain = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
     assert plain.split() == render(sections(ANSWER), 80).split()
-    assert re.search(r"\x1b\[30;4[1-6]m", out.getvalue())
+    assert re.search(r"\x1b\[30;10[1-6]m", out.getvalue())
 
 
 def test_brief_leaves_the_parts_out() -> None:

@@ -21,7 +21,7 @@ STYLES = {
 }
 """Colours of the terminal's own palette, so that they suit light and dark ones."""
 BARS = r"[\u2588\u258f]+"
-CHART_COLOURS = ("cyan", "magenta", "green", "yellow", "bright_blue", "bright_red")
+CHART_COLOURS = tuple(f"bright_{name}" for name in ("cyan", "magenta", "green", "yellow", "blue", "red"))
 """Behind the letters of a chart, in turn as they appear, with black on them: the same on light and dark terminals.
 The letters themselves say what they mean."""
 
