@@ -7,6 +7,21 @@ from functools import cached_property
 
 from vramfit.result import Phase
 
+PART_TITLES = {
+    "weights": "weights",
+    "master": "master weights",
+    "optimizer": "optimizer states",
+    "gradients": "gradients",
+    "activations": "activations kept for backward",
+    "working": "temporaries of the block that runs",
+    "autocast": "casts that autocast keeps",
+    "buffers": "buffers for other ranks",
+    "rounding": "rounding up",
+    "models": "models beside the trained one",
+    "rollout": "engine that generates",
+}
+"""First words of item names in a training step -> what they are for people."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:

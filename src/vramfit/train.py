@@ -41,7 +41,7 @@ from vramfit.result import (
 from vramfit.shard import Shard
 from vramfit.spec import ModelSpec
 from vramfit.step import StepCost
-from vramfit.timeline import Moment, Timeline
+from vramfit.timeline import PART_TITLES, Moment, Timeline
 from vramfit.training import Training
 from vramfit.training_choices import Decided, decide
 from vramfit.training_model import as_trained
@@ -245,14 +245,14 @@ def _moment(alive: Alive, standing: tuple[Item, ...]) -> Moment:
 def _at_worst(worst: dict[Phase, Alive], setting: Setting) -> Iterator[Item]:
     """Yield the items of each phase's worst moment; equal ones of several phases are one."""
     found: dict[tuple[str, int], list[Phase]] = {}
-    said: dict[str, tuple[str, str]] = {}
+    said: dict[tuple[str, int], tuple[str, str]] = {}
     for phase, alive in worst.items():
         for name, size, formula, source in _named(alive, setting):
             if size:
                 found.setdefault((name, size), []).append(phase)
-                said[name] = (formula, source)
+                said.setdefault((name, size), (formula, source))
     for (name, size), phases in found.items():
-        formula, source = said[name]
+        formula, source = said[name, size]
         varies = name.partition("/")[0] in {"activations", "working"}
         low, high = band_of(size) if varies else (size, size)
         yield Item(
@@ -349,7 +349,7 @@ def _why(ranks: list[tuple[Breakdown, Timeline]]) -> str:
     found, timeline = max(ranks, key=lambda pair: pair[0].peak().expected_bytes)
     peak = timeline.peak
     parts = sorted(peak.parts, key=lambda part: -part[1])
-    said = " and ".join(f"{name} ({format_bytes(size)})" for name, size in parts[:2])
+    said = " and ".join(f"{PART_TITLES.get(name, name)} ({format_bytes(size)})" for name, size in parts[:2])
     who = "" if len(ranks) == 1 else f" on {found.rank}, the heaviest rank"
     other = max((m for m in timeline.moments if m.phase is not peak.phase), key=lambda m: m.total_bytes, default=None)
     then = "" if other is None else f"; {other.label} comes next with {format_bytes(other.total_bytes)}"

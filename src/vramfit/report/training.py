@@ -15,22 +15,14 @@ from vramfit.report.answer import (
 from vramfit.report.rows import Row, Section, Tone
 from vramfit.request import Plan
 from vramfit.result import Breakdown, Counter, Item, Phase, Verdict
-from vramfit.timeline import Moment, Timeline
+from vramfit.timeline import PART_TITLES, Moment, Timeline
 from vramfit.training_result import TrainingAnswer
 from vramfit.units import count_of, format_count, format_gib
 
-PARTS = {
-    "weights": ("W", "weights"),
-    "master": ("M", "master weights"),
-    "optimizer": ("O", "optimizer states"),
-    "gradients": ("G", "gradients"),
-    "activations": ("A", "activations kept for backward"),
-    "working": ("T", "temporaries of the block that runs"),
-    "autocast": ("C", "casts that autocast keeps"),
-    "buffers": ("B", "buffers for other ranks"),
-    "rounding": ("R", "rounding up"),
-}
-"""First word of an item's name -> its letter in the chart, its title."""
+LETTERS = {"weights": "W", "master": "M", "optimizer": "O", "gradients": "G", "activations": "A", "working": "T",
+           "autocast": "C", "buffers": "B", "rounding": "R", "models": "P", "rollout": "V"}  # fmt: skip
+"""First word of an item's name -> its letter in the chart."""
+PARTS = {name: (LETTERS[name], title) for name, title in PART_TITLES.items()}
 OTHER = ("X", "other parts")
 GROUPS = {**{name: title for name, (_, title) in PARTS.items()}, "runtime": "CUDA, libraries, allocator"}
 MOST_MOMENTS = 14
