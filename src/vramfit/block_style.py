@@ -49,6 +49,8 @@ class BlockStyle:
     """True: cross entropy of any kind works in place on an fp32 copy of the logits (Megatron)."""
     fused_loss_overwrites: bool = False
     """True: the fused loss needs no copy: its gradient overwrites the logits (Transformer Engine)."""
+    divided_loss: bool = False
+    """True: under tensor parallelism the loss runs on divided logits by DTensor's handlers (torchtitan)."""
     casts_chunks: bool = True
     """True: a loss in chunks casts each of them to fp32 (torchtune); False: it stays as it is (LitGPT)."""
     default_loss: str = "fp32"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -65,6 +66,17 @@ def test_chunks_keep_all_logits_and_their_probabilities(casts: bool, kept: float
     style = BlockStyle(casts_chunks=casts, fused_weight_gradients=True)
     found = head(style, loss="chunked", loss_chunk_tokens=TOKENS // 64)
     assert kept == pytest.approx(per_logit(found.forward_bytes), abs=0.15)
+
+
+def test_a_divided_loss_takes_two_more_copies_of_the_rank_s_logits() -> None:
+    """Logits 2, in fp32 4, less the largest 4, probabilities 4; backward: those, zeros, powers and sums, 4 each."""
+    style = BlockStyle(divided_loss=True, holds_logits=False, fused_weight_gradients=True)
+    (shard,) = shards(read_config(CONFIG, "wide"), Plan())
+    divided = replace(shard, tensor_ranks=2, sequence_parallel=True)
+    found = step_cost(divided, Training(sequence_tokens=TOKENS, precision="bf16", loss="fp32"), style).head
+    assert found is not None
+    assert pytest.approx(14, abs=0.01) == per_logit(found.forward_bytes)
+    assert pytest.approx(16, abs=0.01) == per_logit(found.backward_bytes)
 
 
 def _fields(style: BlockStyle) -> dict[str, Any]:

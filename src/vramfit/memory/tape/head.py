@@ -49,9 +49,14 @@ def write_head(w: Writer, box: list[Value], head: Head, held: list[Value]) -> Va
     del x
     if w.style.returns_fp32:
         logits = op.cast(t, logits, FP32)
-    output = logits  # a variable of the model's own, alive until it returns
     if w.style.holds_logits:
-        held.append(output)
+        held.append(logits)
+    return _loss(w, logits, head)  # logits: a variable of the model's own, alive until it returns
+
+
+def _loss(w: Writer, logits: Value, head: Head) -> Value:
+    """Write the loss of all logits at once."""
+    t = w.t
     if head.loss == "fused" and w.style.fused_loss_overwrites:
         return _overwriting(t, logits, w.flow.tokens)
     if head.loss == "fused" or w.style.loss_in_place:
@@ -60,6 +65,8 @@ def write_head(w: Writer, box: list[Value], head: Head, held: list[Value]) -> Va
         logits = op.copy(t, logits)
     if head.loss == "fp32" or w.style.autocast:
         logits = op.cast(t, logits, FP32)
+    if w.style.divided_loss and w.flow.share > 1:
+        return _divided(t, logits, w.flow.tokens)
     return _entropy(t, logits, w.flow.tokens)
 
 
@@ -78,6 +85,35 @@ def _pick(t: Tape, likely: Value, rows: int) -> Value:
         return (t.new(size, each),)
 
     return t.record((likely,), t.new(1, FP32), derive, (likely, labels))
+
+
+def _divided(t: Tape, logits: Value, rows: int) -> Value:
+    """Write cross entropy over logits that tensor-parallel ranks divide, as DTensor's handlers compute it.
+
+    forward: logits less the largest, their powers, and logarithms of probabilities, which are kept
+    backward: the labels' entries in zeros, probabilities, their sum, and that times the gradient of the loss
+
+    Source: pytorch/pytorch:torch/distributed/tensor/parallel/loss.py, _log_softmax and
+    _nll_loss_and_log_softmax_backward.
+    """
+    size, each = logits.elements, logits.each
+    lowered = t.new(size, each)
+    powers = t.new(size, each)
+    del powers
+    likely = t.new(size, each)
+    labels = t.new(rows, LABEL)
+    del lowered
+
+    def derive(_arrived: list[Value | None], _saved: tuple[Storage, ...]) -> Gradients:
+        entries = t.new(size, each)
+        powers = t.new(size, each)
+        both = t.new(size, each)
+        del powers
+        scaled = t.new(size, each)
+        del entries, both
+        return (scaled,)
+
+    return t.record((logits,), t.new(1, FP32), derive, (likely, labels))
 
 
 def _in_place(t: Tape, logits: Value, rows: int) -> Value:
