@@ -44,3 +44,5 @@ class Shard:
     """Forward passes of one piece whose activations are held at once at worst: 1 without a pipeline."""
     pieces: int = 1
     """Pieces of the model that this rank holds one after the other (virtual stages); its layers are all of them."""
+    num_groups: int = 0
+    """Process groups it belongs to, each with a communicator of its own: data, tensor, pipeline, context, expert."""

@@ -49,13 +49,15 @@ from vramfit.training_objective import GENERATING, as_scored, objective_items, p
 from vramfit.training_plan import Cutting, check_plan, cutting, training_shards
 from vramfit.training_result import TrainingEstimate
 from vramfit.training_walk import Alive, Walk, runs_of
-from vramfit.units import format_bytes
+from vramfit.units import count_of, format_bytes
 
 PER_STEP = (Phase.ROLLOUT, Phase.FORWARD, Phase.LOSS, Phase.BACKWARD, Phase.OPTIMIZER, Phase.EVALUATION, Phase.SAVE)
 TAPE = "memory/tape: what autograd saves for each operator of each layer kind"
 LOW_PERCENT, HIGH_PERCENT = 95, 110
 """Band of activations around the expected figure: kernels' own workspaces and copies that no rule of autograd shows
 are above it, fusions that a newer release brings are below."""
+HIGH_BYTES = 2 * 10**9
+"""Of one communicator: a third of what NVIDIA/nccl#864 measured with three. [B]"""
 NOT_COUNTED = (
     "other processes and displays on the same device",
     "data loaders, and host memory other than offloaded states",
@@ -290,7 +292,19 @@ def process_items(shard: Shard, device: Device | None) -> Iterator[Item]:
     """Yield what the process takes beside the model, over the phases of training."""
     for item in runtime(shard, device):
         phases = WHILE_TRAINING if item.phases == ALWAYS else tuple(p for p in WHILE_TRAINING if p is not Phase.LOAD)
-        yield replace(item, phases=phases)
+        counted = item if item.name != "runtime/collectives" else _communicators(item, shard.num_groups)
+        yield replace(counted, phases=phases)
+
+
+def _communicators(one: Item, groups: int) -> Item:
+    """Return the buffers of one communicator for each process group. [B]
+
+    NVIDIA/nccl#864 has 1.6 GB for one and about 6 GB for three, which is our high figure.
+    """
+    return replace(
+        one, bytes=groups * one.bytes, low_bytes=groups * one.low_bytes, high_bytes=groups * HIGH_BYTES,
+        formula=f"NCCL buffers of {count_of(groups, 'communicator')}, each as the first that vLLM opens",
+    )  # fmt: skip
 
 
 def _fragmentation(items: tuple[Item, ...], setting: Setting) -> Item:

@@ -22,6 +22,16 @@ BOTTLENECK = 64
 PROMPT_TOKENS = 20
 """Virtual tokens when no rank is given. Source: huggingface/peft:docs/source/task_guides/prompt_based_methods.md."""
 SHOWN = 12
+INSIDE = {
+    **dict.fromkeys(
+        ("q_proj", "k_proj", "v_proj"),
+        ("query_key_value", "qkv_proj", "Wqkv", "W_pack", "c_attn", "wqkv", "qkv", "attn_qkv"),
+    ),
+    **dict.fromkeys(("gate_proj", "up_proj"), ("gate_up_proj", "dense_h_to_4h", "w1_w3")),
+    "o_proj": ("dense", "out_proj", "c_proj", "wo"),
+    "down_proj": ("dense_4h_to_h", "fc2", "w2"),
+}
+"""Modules of other families that hold what a usual name means, for targets that a model has under no such name."""
 
 Change = Callable[[Tensor, str], Iterator[Tensor]]
 """What stands in a tensor's place: itself, frozen or not, and what is trained beside it."""
@@ -112,6 +122,10 @@ def _adapter_of(model: ModelSpec, training: Training, matched: set[str]) -> Chan
     assert asked is not None
     assert asked.rank is not None
     rank, targets = asked.rank, asked.targets or ()
+    leaves = _leaves(model)
+    meant = {
+        target: (target,) if target in leaves or "." in target else INSIDE.get(target, (target,)) for target in targets
+    }
     fmt = weight_format(str(asked.format), path="workload.adapter.format")
     inputs_first = model.family in INPUTS_FIRST
 
@@ -119,7 +133,7 @@ def _adapter_of(model: ModelSpec, training: Training, matched: set[str]) -> Chan
         if len(tensor.shape) < 2 or tensor.buffer or not name.endswith((".weight", "_proj")):
             return
         module = name.removesuffix(".weight")
-        found = [t for t in targets if _is_target(t, module, tensor.role)]
+        found = [t for t in targets if any(_is_target(name, module, tensor.role) for name in meant[t])]
         if not found:
             return
         matched.update(found)
@@ -136,6 +150,12 @@ def _adapter_of(model: ModelSpec, training: Training, matched: set[str]) -> Chan
             yield Tensor(name=f"{inner}.lora_magnitude", shape=(*outer, outputs), cut=second, **shared)  # type: ignore[arg-type]
 
     return beside
+
+
+def _leaves(model: ModelSpec) -> set[str]:
+    """Return the last names of all matrices of a model."""
+    tensors = (*model.embeddings, *(t for layer, _ in model.groups for t in layer.tensors), *model.head)
+    return {t.name.removesuffix(".weight").rpartition(".")[2] for t in tensors if len(t.shape) > 1}
 
 
 def _cuts(cut: Cut, *, turned: bool) -> tuple[Cut, Cut]:
@@ -221,7 +241,6 @@ def _check_matched(
     missing = [name for name in wanted if name not in matched]
     if not missing or (any_of and len(missing) < len(wanted)):
         return
-    tensors = (*model.embeddings, *(t for layer, _ in model.groups for t in layer.tensors), *model.head)
-    names = sorted({t.name.removesuffix(".weight").rpartition(".")[2] for t in tensors if len(t.shape) > 1})
+    names = sorted(_leaves(model))
     shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
     raise InvalidValueError(path, missing[0], f"a module of {model.name}, which has {shown}")

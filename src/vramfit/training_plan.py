@@ -197,6 +197,9 @@ def shard_of(stage: Stage, cut: Cutting, *, vocab_size: int, flight: int, label:
         last=stage.last,
         vocab_size=vocab_size,
         num_peers=plan.num_devices - 1,
+        num_groups=sum(
+            degree > 1 for degree in (plan.dp_replicate * plan.dp_shard, plan.tp, plan.pp, plan.cp, plan.ep)
+        ),
         tensor_ranks=plan.tp,
         sequence_parallel=bool(plan.sequence_parallel) and plan.tp > 1,
         sequence_ranks=plan.cp,
