@@ -71,3 +71,6 @@ class BlockStyle:
     checkpoint_needs_gradient: bool = True
     """True: under recomputation the first block's input wants a gradient although nothing below it is trained (peft's
     enable_input_require_grads)."""
+    selects_operators: bool = False
+    """Selective recomputation without named modules, True: all but the outputs of attention kernels and of every second
+    matrix product (torchtitan); False: attention's scores only (Megatron's core_attn)."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from vramfit.layer_kind import CrossAttention, GroupedQuery
 from vramfit.memory.tape import operator as op
+from vramfit.memory.tape.again import again
 from vramfit.memory.tape.engine import Value
 from vramfit.memory.tape.form import BlockForm
 from vramfit.memory.tape.matrix import Matrices, Matrix
@@ -159,14 +160,16 @@ def kernel(w: Writer, q: Value, k: Value, v: Value, heads: Heads) -> Value:
     if w.style.autocast:
         q, k, v = (op.cast(t, x, flow.each) for x in (q, k, v))
     if flow.attention == "eager":
+        if flow.again("core_attn"):
+            return again(t, lambda x: _steps(w, x[0], x[1], x[2], heads), (q, k, v))
         return _steps(w, q, k, v, heads)
     efficient = _takes_efficient(w, q, heads)
     if heads.keys != heads.queries and (w.style.repeats_key_values or efficient or heads.width != heads.values):
         k, v = _repeated(t, k, heads), _repeated(t, v, heads)
         heads = replace(heads, keys=heads.queries)
-    output = t.new(rows * heads.values, q.each)
+    output = t.output("kernel", rows * heads.values, q.each)
     padded = round_up(flow.sequence_tokens, EFFICIENT_ROWS) if efficient else flow.sequence_tokens
-    statistics = t.new(flow.sequences * heads.queries * padded, FP32)
+    statistics = t.output("kernel", flow.sequences * heads.queries * padded, FP32)
     return op.attention(t, (q, k, v), output, statistics, backward_scratch(w, heads, efficient=efficient))
 
 

@@ -15,6 +15,7 @@ from vramfit.layer_kind import (
     Latent,
 )
 from vramfit.memory.tape import operator as op
+from vramfit.memory.tape.again import again
 from vramfit.memory.tape.attention import cross, grouped_query
 from vramfit.memory.tape.engine import Value
 from vramfit.memory.tape.experts import experts
@@ -68,6 +69,8 @@ def _around(w: Writer, x: Value, hidden: int, form: BlockForm, inner: Callable[[
     """Norm, do something, and add it to what came, in the order of the arrangement."""
     order = form.arrangement
     y = _norm(w, x, hidden, form) if order in {Arrangement.BEFORE, Arrangement.BOTH} else x
+    if w.flow.again("layernorm") and y is not x:
+        w.t.forget(y)
     y = inner(y)
     if w.flow.dropout:
         y = w.dropout(y)
@@ -100,5 +103,9 @@ def _mixer(w: Writer, hidden: int, facts: Attention, form: BlockForm, x: Value) 
 
 def _network(w: Writer, hidden: int, facts: FeedForward, form: BlockForm, x: Value) -> Value:
     if isinstance(facts, Dense):
+        if w.flow.again("mlp"):
+            return again(w.t, lambda given: dense(w, given[0], hidden, facts, form), (x,))
         return dense(w, x, hidden, facts, form)
+    if w.flow.again("moe"):
+        return again(w.t, lambda given: experts(w, given[0], hidden, facts, form), (x,))
     return experts(w, x, hidden, facts, form)

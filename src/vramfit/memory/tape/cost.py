@@ -8,6 +8,7 @@ from functools import lru_cache
 from vramfit.block_style import BlockStyle
 from vramfit.formats import Role
 from vramfit.layer_kind import Experts
+from vramfit.memory.tape.again import again
 from vramfit.memory.tape.block import block
 from vramfit.memory.tape.engine import Value
 from vramfit.memory.tape.first import ID, First, write_first
@@ -90,7 +91,7 @@ def _flow(shard: Shard, training: Training, style: BlockStyle) -> Flow:
         residual_each=4 if style.autocast or style.fp32_residual else each,
         attention=training.attention or style.default_attention,
         recompute=training.recompute or "none",
-        modules=training.recompute_modules or (),
+        modules=training.recompute_modules or (() if style.selects_operators else ("core_attn",)),
         compiled=bool(training.compile),
         adapter_dropout=bool(adapter is not None and adapter.dropout),
         dropout=family in DROPPED if style.dropout is None else style.dropout and not routed,
@@ -149,6 +150,8 @@ def _block(layer: Layer, hidden: int, family: str, flow: Flow, style: BlockStyle
         x = box[0]  # the loop over layers holds it too
         if flow.recompute == "full":
             return checkpoint(t, lambda _, x: write(w, x), x, whole=style.reentrant)
+        if flow.recompute == "selective" and not flow.modules and style.selects_operators:
+            return again(t, lambda inputs: write(w, inputs[0]), (x,), outputs=True)
         return write(w, x)
 
     return walk(t, run, flow.outer_tokens * hidden, flow.residual_each, grows=grows)

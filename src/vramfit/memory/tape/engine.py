@@ -37,11 +37,11 @@ class Meter:
 class Storage:
     """Bytes on the device; they are let go with the last reference."""
 
-    __slots__ = ("meter", "num_bytes", "owner")
+    __slots__ = ("hidden", "meter", "num_bytes", "owner")
 
     def __init__(self, num_bytes: int, meter: Meter, owner: str) -> None:
         """Take the bytes."""
-        self.num_bytes, self.meter, self.owner = num_bytes, meter, owner
+        self.num_bytes, self.meter, self.owner, self.hidden = num_bytes, meter, owner, 0
         live = meter.live = meter.live + num_bytes
         meter.owners[owner] = meter.owners.get(owner, 0) + num_bytes
         meter.most = max(meter.most, live)
@@ -49,8 +49,24 @@ class Storage:
 
     def __del__(self) -> None:
         """Give the bytes back."""
-        self.meter.live -= self.num_bytes
-        self.meter.owners[self.owner] -= self.num_bytes
+        self._count(-self.num_bytes)
+
+    def _count(self, num_bytes: int) -> None:
+        meter = self.meter
+        meter.live += num_bytes
+        meter.owners[self.owner] += num_bytes
+        meter.most = max(meter.most, meter.live)
+        meter.most_beside = max(meter.most_beside, meter.live - meter.settled)
+
+    def empty(self) -> None:
+        """Give the bytes back although somebody refers to them: they are computed again before they are read."""
+        self._count(-self.num_bytes)
+        self.num_bytes, self.hidden = 0, self.num_bytes
+
+    def refill(self) -> None:
+        """Take them again."""
+        self.num_bytes, self.hidden = self.hidden, 0
+        self._count(self.num_bytes)
 
 
 class Value:

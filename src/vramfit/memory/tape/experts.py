@@ -79,6 +79,8 @@ def _routed(w: Writer, x: Value, weights: Value, hidden: int, facts: Experts, fo
         inner = op.fused(t, (inner, weights), t.new(rows * width, inner.each), (inner, weights))
     else:
         inner = gate_of(w, inner, form) if facts.gated else activated(w, inner, form.activation)
+    if flow.again("moe_act"):
+        t.forget(inner)
     result = op.linear_of_experts(t, inner, last, rows * inputs)
     del inner
     back = t.new(rows, INDEX)

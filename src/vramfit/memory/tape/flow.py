@@ -45,6 +45,10 @@ class Flow:
     worst_routing: bool = False
     """True: all tokens go to experts of this rank, as many as it has of those chosen; False: routers are even."""
 
+    def again(self, module: str) -> bool:
+        """Say whether selective recomputation names this module."""
+        return self.recompute == "selective" and module in self.modules
+
     def routed_tokens(self, facts: Experts) -> int:
         """Return the rows that the experts of one rank work on."""
         rows = self.outer_tokens * self.expert_tensor_ranks

@@ -34,6 +34,9 @@ def latent(w: Writer, x: Value, hidden: int, facts: Latent, form: BlockForm) -> 
     k = op.spread(t, key, shared, tokens * count * (nope + rope))
     del key, shared
     heads = Heads(queries=count, keys=count, width=nope + rope, values=values, key_tokens=w.flow.key_tokens)
+    if w.flow.again("mla_up_proj"):
+        for value in (q, k, v):
+            t.forget(value)
     attended = kernel(w, q, k, v, heads)
     del q, k, v, x
     return w.scattered(attended, count * values, hidden, form.matrices["attention output"])

@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from vramfit.memory.tape.engine import Derive, Gradients, Meter, Node, Storage, Value, feed, run_backward
 
+
+class Chooses(Protocol):
+    """Decides which outputs are kept while all else is computed again."""
+
+    def output(self, kind: str, make: Callable[[], Value]) -> Value:
+        """Return an operator's output, kept or made."""
+        ...
+
+
 LEAF = 1 << 60
 """Leaves run as soon as their gradient is there, before any other node."""
+
+
+def _empty(storage: Storage, nodes: list[Node]) -> None:
+    def refill() -> None:
+        for node in nodes:
+            node.refill = None
+        storage.refill()
+
+    storage.empty()
+    for node in nodes:
+        node.refill = refill
+
+
 NOWHERE = Node(0, (), lambda _arrived, _saved: ())
 """Stands for what made a value while a block is written again: its own nodes exist already."""
 
@@ -40,8 +63,11 @@ class Tape:
         """Nodes of a checkpoint that is being written, whose saved tensors come later."""
         self.refills: list[Node] | None = None
         """Those nodes in reverse, while the block is written again to give them what they need."""
+        self.choice: Chooses | None = None
+        """Decides which outputs a checkpoint keeps all the same; None = none of them."""
         self.gradients: list[Value] = []
         """Gradients of weights, held until the optimizer's step."""
+        self._forgotten: dict[int, tuple[Storage, list[Node]]] = {}
         self._number = 0
         self._packed = 0
 
@@ -50,6 +76,12 @@ class Tape:
         stopped = self.stop_after is not None and self.counted >= self.stop_after
         meter = self.outside if stopped else self.meter
         return Value(Storage(elements * each, meter, self.module), elements, each)
+
+    def output(self, kind: str, elements: int, each: int) -> Value:
+        """Return a new tensor, the output of a matrix product or a kernel, which a checkpoint may keep."""
+        if self.choice is None or (self.saves and self.refills is None):
+            return self.new(elements, each)
+        return self.choice.output(kind, lambda: self.new(elements, each))
 
     def keep_first(self, *wanted: bool) -> None:
         """Count inputs that the next operator saves; autograd saves them before the operator runs."""
@@ -112,10 +144,28 @@ class Tape:
         node.arrived = [None] * places
         if self.saves:
             node.saved = tuple(kept)
+            for storage in kept if self._forgotten else ():
+                if id(storage) in self._forgotten:
+                    self._forgotten[id(storage)][1].append(node)
         elif kept and self.frame is not None:
             self.frame.append(node)
         output.node = node
         return output
+
+    def forget(self, value: Value) -> None:
+        """Give a value back when the forward pass is over, and compute it again before its backward reads it.
+
+        Source: NVIDIA/Megatron-LM:megatron/core/tensor_parallel/random.py, CheckpointWithoutOutput.
+        """
+        if self.saves:
+            self._forgotten[id(value.storage)] = (value.storage, [])
+
+    def end_forward(self) -> None:
+        """Empty what is forgotten until the backward pass."""
+        for storage, nodes in self._forgotten.values():
+            if nodes:
+                _empty(storage, nodes)
+        self._forgotten.clear()
 
     def backward(self, first: Node, place: int, gradient: list[Value]) -> None:
         """Run backward from an output of ``first``; the list is emptied."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vramfit.memory.tape.engine import Gradients, Node, Storage, Value
-from vramfit.memory.tape.tape import NOWHERE, Tape
+from vramfit.memory.tape.again import again
+from vramfit.memory.tape.engine import Gradients, Storage, Value
+from vramfit.memory.tape.tape import Tape
 
 Run = Callable[[Tape, Value], Value]
 Take = Callable[[Tape, list[Value]], Value]
@@ -52,6 +53,7 @@ def walk(t: Tape, write: Take, elements: int, each: int, *, grows: bool = True) 
     forward, output, elements, each = t.meter.most, y.storage.num_bytes, y.elements, y.each
     node, place = y.node, y.place
     del y
+    t.end_forward()
     cached = t.meter.live
     t.cache.clear()
     cached -= t.meter.live
@@ -75,9 +77,7 @@ def walk(t: Tape, write: Take, elements: int, each: int, *, grows: bool = True) 
 
 
 def checkpoint(t: Tape, write: Run, x: Value, *, whole: bool) -> Value:
-    """Run a block keeping nothing but its input, and run it again when its backward needs something.
-
-    Source: pytorch/pytorch:torch/utils/checkpoint.py, _checkpoint_without_reentrant_generator.
+    """Run a block keeping nothing but its input, and run it again in its backward pass.
 
     Args:
         t: the tape.
@@ -86,29 +86,7 @@ def checkpoint(t: Tape, write: Run, x: Value, *, whole: bool) -> Value:
         whole: run all of it again before its backward begins, as the older reentrant checkpoint does; False: when the
             first saved tensor is needed, and only as far as the last of them.
     """
-    if whole:
-        return _reentrant(t, write, x)
-    nodes: list[Node] = []
-    saves, frame, counted = t.saves, t.frame, t.counted
-    t.saves, t.frame = False, nodes
-    y = write(t, x)
-    t.saves, t.frame = saves, frame
-    num_saved, elements, each, grows, storage = t.counted - counted, x.elements, x.each, x.node is not None, x.storage
-
-    def refill() -> None:
-        for node in nodes:
-            node.refill = None
-        inner = Value(storage, elements, each, NOWHERE if grows else None)
-        refills, stop = t.refills, t.stop_after
-        t.refills, t.stop_after = nodes[::-1], t.counted + num_saved
-        write(t, inner)
-        t.refills, t.stop_after = refills, stop
-        t.cache.clear()
-        nodes[0].saved = (*nodes[0].saved, storage)  # the input is held until the last of them has run
-
-    for node in nodes:
-        node.refill = refill
-    return y
+    return _reentrant(t, write, x) if whole else again(t, lambda inputs: write(t, inputs[0]), (x,))
 
 
 def _reentrant(t: Tape, write: Run, x: Value) -> Value:
