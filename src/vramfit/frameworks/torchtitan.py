@@ -16,7 +16,14 @@ FRAGMENTATION = Band(
     source="reserved over active memory of six runs that print both (pytorch/torchtitan 83c879f18 and later)",
 )
 
-STYLE = BlockStyle(repeats_key_values=True, holds_logits=False, divided_loss=True, dropout=False, weighs_inputs=True)
+STYLE = BlockStyle(
+    selects_operators=True,
+    repeats_key_values=True,
+    holds_logits=False,
+    divided_loss=True,
+    dropout=False,
+    weighs_inputs=True,
+)
 """pytorch/torchtitan:torchtitan/models/llama3/model/model.py (repeat_kv), train.py (del pred before backward),
 models/moe/moe.py (score_before_experts)."""
 
