@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from vramfit.cli import main
+from vramfit.cli import here, main
 from vramfit.cli.plan_option import NAMES, parse_plan
 from vramfit.errors import InvalidValueError
 from vramfit.training_wire import training_answer_schema
@@ -43,6 +43,18 @@ def test_a_fine_tuning_run_is_answered(capsys: pytest.CaptureFixture[str]) -> No
     assert out.startswith("Does not fit on rtx-4090-24gb: needs ")
     assert "lora training" in out
     assert "adapters" in out
+
+
+def test_gpu_here_takes_what_the_driver_says(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same door as for serving: the card's product, and the memory that it reports."""
+    card = here.Card(product="NVIDIA GeForce RTX 4090", total_bytes=25_757_220_864, free_bytes=20_000_000_000)
+    monkeypatch.setattr(here, "cards", lambda: (card,))
+    code, out, _ = run(capsys, "train", MODEL, "--method", "lora", "--sequence", "128", "--gpu", "here", "--brief")
+    assert 0 == code
+    assert out.startswith("this machine: 1 x NVIDIA GeForce RTX 4090, 20,000,000,000 of 25,757,220,864 bytes free")
+    assert "on rtx-4090-24gb: needs" in out
 
 
 def test_every_option_reaches_the_request(capsys: pytest.CaptureFixture[str]) -> None:

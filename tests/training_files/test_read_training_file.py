@@ -171,7 +171,7 @@ def fields(file: TrainingFile) -> dict[str, Any]:
         ),
         (
             TRAINER,
-            "arguments of the Hugging Face Trainer",
+            "arguments of TRL",
             {
                 "plan.rest": "dp_replicate", "model": "org/model", "workload.micro_batch": 4,
                 "workload.precision": "bf16-mixed", "workload.optimizer": "paged-adamw-8bit",

@@ -45,6 +45,22 @@ def test_deepspeed_alone_is_deepspeed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "framework", "objective"),
+    [
+        ("train.py --model_name_or_path m --per_device_train_batch_size 1", "transformers", "next-token"),
+        ("trl sft --model_name_or_path m", "trl", "next-token"),
+        ("accelerate launch dpo.py --model_name_or_path m --max_length 64", "trl", "dpo"),
+        ({**ARGUMENTS, "max_length": 64}, "trl", "next-token"),
+        ({**ARGUMENTS, "num_generations": 8}, "trl", "grpo"),
+    ],
+)
+def test_trl_is_known_by_its_keys(file: dict[str, Any] | str, framework: str, objective: str) -> None:
+    """Its own command, its scripts, or keys that the Trainer itself has not."""
+    workload = together(file).request.workload
+    assert (framework, objective) == (workload.framework, workload.objective)
+
+
+@pytest.mark.parametrize(
     ("files", "message"),
     [
         ((ARGUMENTS, {**ZERO, "train_micro_batch_size_per_gpu": 4}), "micro_batch.*file0.*2 and file1.*4.*contradict"),

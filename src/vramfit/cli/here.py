@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
+from vramfit.catalogue.device import find_card
 from vramfit.errors import VramfitError
+from vramfit.request import Request
+from vramfit.training import TrainingRequest
+
+Asked = TypeVar("Asked", Request, TrainingRequest)
 
 
 class NoCardError(VramfitError):
@@ -53,3 +59,14 @@ def _card(pynvml: object, handle: object) -> Card:
         total_bytes=int(memory.total),
         free_bytes=int(memory.free),
     )
+
+
+def on_this_machine(request: Asked) -> tuple[Asked, str]:
+    """Ask the driver which cards this machine has and take the smallest as the one to fit on."""
+    found = cards()
+    smallest = min(found, key=lambda card: card.total_bytes)
+    free = f"{smallest.free_bytes:,} of {smallest.total_bytes:,} bytes free"
+    note = f"this machine: {len(found)} x {smallest.product}, {free}"
+    known = find_card(smallest.product, smallest.total_bytes)
+    size = request.device_memory_bytes or smallest.total_bytes
+    return replace(request, device=None if known is None else known.name, device_memory_bytes=size), note

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vramfit.answer import answer
-from vramfit.catalogue.device import find_card
 from vramfit.cli.knobs import NOT_FITTING, engine_knobs, on_devices, serving_options
 from vramfit.cli.show import show
 from vramfit.engines.profile import ENGINES
@@ -76,7 +74,9 @@ def infer(model: str | None, **given: Any) -> int:  # noqa: ANN401 - click's opt
         request, command = _asked(_with_files(model, given), given), None
     note = None
     if request.device == "here":
-        request, note = _here(request)
+        from vramfit.cli.here import on_this_machine  # noqa: PLC0415 - only this machine's owner pays for it
+
+        request, note = on_this_machine(request)
     answered = answer(request, hub=given["hub"])
     more = (*_other_files(answered, str(request.model), given), *_carried(given, request, answered))
     return _finish(answered, given, note, more, command)
@@ -128,19 +128,6 @@ def _with_files(model: str | None, given: dict[str, Any]) -> str:
     if model is None:
         raise click.UsageError("missing MODEL: a name from `vramfit models`, a Hub id or a path; or --config FILE")
     return model
-
-
-def _here(request: Request) -> tuple[Request, str]:
-    """Ask the driver which cards this machine has and take the smallest as the one to fit on."""
-    from vramfit.cli.here import cards  # noqa: PLC0415 - only this machine's owner pays for it
-
-    found = cards()
-    smallest = min(found, key=lambda card: card.total_bytes)
-    free = f"{smallest.free_bytes:,} of {smallest.total_bytes:,} bytes free"
-    note = f"this machine: {len(found)} x {smallest.product}, {free}"
-    known = find_card(smallest.product, smallest.total_bytes)
-    size = request.device_memory_bytes or smallest.total_bytes
-    return replace(request, device=None if known is None else known.name, device_memory_bytes=size), note
 
 
 def _finish(

@@ -39,7 +39,7 @@ WORKLOAD = tuple(name for name in Training.__slots__ if name not in {"adapter", 
 @training_options
 @click.option("--plan", "plan_text", help="How it is cut: dp_shard=8,tp=2,pp=1 ...; torchtitan's names.")
 @click.option("--from", "files", multiple=True, help="Read a framework's own file or command line; may be repeated.")
-@click.option("--gpu", help="Device, as in `vramfit devices`.")
+@click.option("--gpu", help="Device, as in `vramfit devices`; `here` = the cards of this machine.")
 @click.option("--gpus", "device_count", type=int, help="How many of them in all.")
 @click.option("--gpu-memory", help="What this card really reports, e.g. 24564MiB.")
 @click.option("--headroom", help="What to leave free on every device, e.g. 2GiB.")
@@ -54,8 +54,13 @@ def train(model: str | None, **given: Any) -> int:  # noqa: ANN401 - click's opt
     MODEL is a catalogue name, a Hub id (org/name[@revision]), or a path to a config.json or a model's folder.
     """
     files, combined = _asked(model, given)
-    answered = answer_training(combined.request, hub=given["hub"])
-    return finish(answered, given, files, combined)
+    request, note = combined.request, None
+    if request.device == "here":
+        from vramfit.cli.here import on_this_machine  # noqa: PLC0415 - only this machine's owner pays for it
+
+        request, note = on_this_machine(request)
+    answered = answer_training(request, hub=given["hub"])
+    return finish(answered, given, files, combined, note)
 
 
 def _asked(model: str | None, given: dict[str, Any]) -> tuple[tuple[TrainingFile, ...], Combined]:
@@ -129,6 +134,7 @@ def finish(
     given: dict[str, Any],
     files: tuple[TrainingFile, ...] = (),
     combined: Combined | None = None,
+    note: str | None = None,
 ) -> int:
     """Print the answer, and what files were understood to say; return the exit code."""
     if given["as_json"]:
@@ -140,7 +146,8 @@ def finish(
             from vramfit.cli.training_file import understood  # noqa: PLC0415
 
             more = understood(files, combined)
-        show((*shown, *more))
+        first = () if note is None else (Section("", (Row(note, tone=Tone.QUIET),)),)
+        show((*first, *shown, *more))
     if given["check"] and answered.fit.verdict not in {Verdict.FITS, Verdict.TIGHT}:
         return NOT_FITTING
     return 0

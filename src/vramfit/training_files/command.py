@@ -29,6 +29,8 @@ class TrainingCommand:
     """What it is asked to do, such as ``dpo``; empty where the program does one thing."""
     flags: dict[str, object]
     """Without hyphens in front: a text, several, or ``True`` for a switch."""
+    trl: bool
+    """True: TRL's own command runs it."""
     launched: dict[str, str]
     """What its launcher says: ``per_node``, ``nodes``, ``all``."""
 
@@ -116,7 +118,13 @@ def _command(
         for what, names in (("per_node", PER_NODE), ("nodes", NODES), ("all", ALL)):
             if spelt in names and isinstance(value, str):
                 launched[what] = value
-    return TrainingCommand(program=program, verb=verb, flags=dict(_pairs(words[start:])), launched=launched)
+    return TrainingCommand(
+        program=program,
+        verb=verb,
+        trl=words[own : own + 1] == ("trl",),
+        flags=dict(_pairs(words[start:])),
+        launched=launched,
+    )
 
 
 def _pairs(words: tuple[str, ...]) -> Iterator[tuple[str, object]]:

@@ -92,7 +92,7 @@ def _dtype(_: str, value: object, __: Mapping[str, Any]) -> Found:
         return NotModelled(
             why=f"{value}: not modelled", path="workload.precision", expected="bfloat16, float16, float32"
         )
-    return (("workload.precision", "bf16" if found == "bf16" else found if found == "fp32" else "fp16-mixed"),)
+    return (("workload.precision", found),)
 
 
 TAKEN: dict[str, Reader] = {

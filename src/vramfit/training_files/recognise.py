@@ -96,6 +96,8 @@ def _of_command(document: Document, command: TrainingCommand) -> TrainingFile:
             found = llama_factory.read(document, _spelt(flags))
         case _:
             found = trainer.read(document, _spelt(flags))
+            if command.verb in VERBS or command.trl:
+                found = replace(found, framework="trl")
     objective = VERBS.get(command.verb) if command.program == "trainer" else None
     words = tuple(_launched(command, document.where))
     if objective is not None and not any(g.path == "workload.objective" for g in found.given):

@@ -7,6 +7,7 @@ huggingface/trl:trl/trainer/*_config.py, trl/trainer/model_config.py; what they 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from vramfit.errors import InvalidValueError
@@ -240,6 +241,15 @@ MARKS = frozenset(
 )  # fmt: skip
 
 
+OF_TRL = replace(DIALECT, kind="arguments of TRL", framework="trl")
+TRL_ONLY = frozenset(
+    {
+        "packing", "max_length", "max_seq_length", "use_peft", "dataset_text_field", "completion_only_loss",
+        "assistant_only_loss", "padding_free", "num_generations", "precompute_ref_log_probs", "dataset_mixture",
+        "rpo_alpha", "max_completion_length", "max_prompt_length", "activation_offloading", "dataset_num_proc",
+    }
+)  # fmt: skip
+"""Keys that TRL's trainers have and the Trainer itself has not."""
 _ADAPTER_ONLY = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save")
 
 
@@ -247,4 +257,5 @@ def read(document: Document, values: Mapping[str, Any]) -> TrainingFile:
     """Return what such a file says; what it says of adapters counts only where PEFT is used."""
     unused = () if truth("use_peft", values.get("use_peft")) else _ADAPTER_ONLY
     taken = {name: reader for name, reader in TRL.items() if name not in unused}
-    return understand(DIALECT, document.where, values, taken, implied=(DDP,))
+    dialect = OF_TRL if values.keys() & TRL_ONLY else DIALECT
+    return understand(dialect, document.where, values, taken, implied=(DDP,))
