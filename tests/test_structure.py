@@ -83,7 +83,7 @@ BETWEEN_ROOMS = {
 }
 TORCH_FREE = (
     *("__init__", "allocator", "recording", "replay", "snapshot", "timeline"),
-    *("measure_door", "measuring", "workload_table"),
+    *("ending", "measure_door", "measuring", "models", "workload_table"),
 )
 
 """Files of the tracer that run without torch begin with one of these."""

@@ -210,3 +210,33 @@ def _load_gguf(folder: Path, label: str | None) -> ModelSpec:
     if label is not None or len(choices) == 1:
         return spec
     return replace(spec, assumptions=(unnamed(chosen, choices, str(folder)), *spec.assumptions))
+
+
+def config_of(text: str, *, hub: bool = False) -> Mapping[str, object]:
+    """Return the configuration of a model by name, as published: from the catalogue, else from the Hub.
+
+    Raises:
+        UnknownNameError: the catalogue does not know it and it is no Hub id.
+        HubError: the Hub has no such repository or no ``config.json`` in it, or cannot be reached.
+    """
+    if not hub:
+        try:
+            return find_model(text).config
+        except UnknownNameError as unknown:
+            if "/" not in text:
+                raise
+            return _fetched_config(text, unknown)
+    return _fetched_config(text, None)
+
+
+def _fetched_config(text: str, unknown: UnknownNameError | None) -> Mapping[str, object]:
+    from vramfit.hub_source import hub_name  # noqa: PLC0415 - the network is the slow path
+    from vramfit.readers.hub import fetch_config  # noqa: PLC0415
+
+    name = hub_name(text)
+    try:
+        return fetch_config(name.repo_id, name.revision)
+    except HubError as error:
+        if unknown is None or not unknown.nearest:
+            raise
+        raise HubError(f"{error}; not in the catalogue either, nearest there: {', '.join(unknown.nearest)}") from error

@@ -14,6 +14,7 @@ COMMANDS = {
     "estimate": "vramfit.cli.infer:estimate",
     "compare": "vramfit.cli.compare:compare_command",
     "validate": "vramfit.cli.validate:validate_command",
+    "trace": "vramfit.cli.trace:trace_command",
     "measure": "vramfit.cli.measure:measure_command",
     "models": "vramfit.cli.lists:models",
     "devices": "vramfit.cli.lists:devices",

@@ -55,6 +55,12 @@ def shares(allocations: Iterable[Allocation], name: Callable[[Allocation], str])
     return tuple(sorted(found, key=attrgetter("num_bytes"), reverse=True))
 
 
+def module_of(allocation: Allocation, owners: Mapping[int, str]) -> str:
+    """Return the module of an allocation, without its root: of a parameter and what is kept for it, whose it is."""
+    named = owners.get(allocation.number)
+    return (named or allocation.module.partition(".")[2] + ".").rpartition(".")[0]
+
+
 def largest(allocations: Iterable[Allocation], count: int, owners: Mapping[int, str]) -> tuple[LargeTensor, ...]:
     """Return the largest allocations, with the lines that made them."""
     chosen = sorted(allocations, key=attrgetter("num_bytes"), reverse=True)[:count]

@@ -16,11 +16,20 @@ from vramfit.trace.replay_alive import alive_at, words
 class Card:
     """One device's memory; refuses what does not fit as the real one does."""
 
-    def __init__(self, recording: Recording, config: AllocatorConfig, total_bytes: int, outside_bytes: int) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        config: AllocatorConfig,
+        total_bytes: int,
+        outside_bytes: int,
+        *,
+        enforce: bool = True,
+    ) -> None:
         """Begin with nothing but what lies outside the allocator, such as the CUDA context."""
         self.recording = recording
         self.total_bytes, self.outside_bytes = total_bytes, outside_bytes
-        self.replay = Replay(recording, config, DeviceMemory(total_bytes, outside_bytes=outside_bytes))
+        device = DeviceMemory(total_bytes, outside_bytes=outside_bytes) if enforce else DeviceMemory()
+        self.replay = Replay(recording, config, device)
         self.out_of_memory: str | None = None
         self.peak_event = 0
         """Event at which most was allocated: the first of equal ones."""
@@ -61,7 +70,7 @@ class Card:
     def free_bytes(self) -> int:
         """What the driver would call free. [B]"""
         self.replay.catch_up()
-        return self.total_bytes - self.outside_bytes - self.counters.reserved_bytes.current
+        return max(0, self.total_bytes - self.outside_bytes - self.counters.reserved_bytes.current)
 
     def statistics(self) -> dict[str, int]:
         """Return what ``torch.cuda.memory_stats`` returns."""

@@ -47,7 +47,7 @@ class CudaAnswers:
             "Stream": self.streams.new_class(), "Event": Event, "stream": self.streams.using,
             "current_stream": lambda device=None: self.streams.current, "set_stream": self.streams.set,
             "default_stream": lambda device=None: self.streams.default,
-            "is_current_stream_capturing": lambda: False, "CUDAGraph": _refused("torch.cuda.CUDAGraph"),
+            "is_current_stream_capturing": lambda: False, "CUDAGraph": _Graph,
             "manual_seed": self._manual_seed, "manual_seed_all": self._manual_seed,
             "seed": nothing, "seed_all": nothing,
             "initial_seed": lambda: self._seed, "get_rng_state": self._rng_state, "set_rng_state": nothing,
@@ -156,6 +156,12 @@ def _refused(name: str) -> Callable[..., Any]:
         raise TraceError(f"{name}: a virtual GPU does not have it; expected eager code; switch it off for the trace")
 
     return refuse
+
+
+class _Graph:
+    """Stands in for ``torch.cuda.CUDAGraph``: a class, because libraries name it in annotations."""
+
+    __new__ = _refused("torch.cuda.CUDAGraph")
 
 
 def _nested(flat: dict[str, int]) -> dict[str, Any]:

@@ -18,9 +18,12 @@ HEADS = {
     "masked-lm": "AutoModelForMaskedLM",
     "classification": "AutoModelForSequenceClassification",
     "seq2seq": "AutoModelForSeq2SeqLM",
+    "image-text": "AutoModelForImageTextToText",
     "image-classification": "AutoModelForImageClassification",
 }
 """What a model ends in -> the class of transformers that makes it."""
+TIME_IDS, TIME_WIDTH = 6, 256
+"""Sizes and crops that SDXL is told, and the width of each (arXiv:2307.01952, sec. 2.2)."""
 UNPACKING = {"int4": unpack_in_torch, "nf4": unpack_by_kernel}
 """How 4-bit weights are unpacked: with PyTorch's operators (runs everywhere), or by one kernel (a rule of memory)."""
 
@@ -183,9 +186,9 @@ def _is_module(found: object) -> bool:
 
 
 def diffusion_model(order: Order, given: Mapping[str, Any]) -> Case:
-    """Make a U-Net or transformer of diffusers from ``config`` (with its ``_class_name``), trained to see noise.
+    """Make a U-Net of diffusers from ``config`` (with its ``_class_name``), that sees noise in latents of ``image``.
 
-    ``inputs``: name -> shape without the batch; whatever is not named there is made from the configuration.
+    ``pooled_text``: width of what SDXL adds to its time: pooled text and six numbers of 256 each.
     """
     diffusers = need("diffusers")
     values = dict(given["config"])
@@ -208,12 +211,16 @@ def diffusion_model(order: Order, given: Mapping[str, Any]) -> Case:
         }
         if across is not None:
             inputs["encoder_hidden_states"] = order.floats(order.batch, order.tokens, across)
-        for key, shape in dict(given.get("inputs", {})).items():
-            inputs[key] = order.floats(order.batch, *shape)
+        if "pooled_text" in given:
+            inputs["text_embeds"] = order.floats(order.batch, given["pooled_text"] - TIME_IDS * TIME_WIDTH)
+            inputs["time_ids"] = order.floats(order.batch, TIME_IDS)
         return inputs
 
     def loss(module: torch.nn.Module, inputs: Inputs) -> torch.Tensor:
-        out = module(**inputs).sample
+        own = {name: value for name, value in inputs.items() if name not in {"text_embeds", "time_ids"}}
+        if "text_embeds" in inputs:
+            own["added_cond_kwargs"] = {"text_embeds": inputs["text_embeds"], "time_ids": inputs["time_ids"]}
+        out = module(**own).sample
         return torch.nn.functional.mse_loss(out.float(), torch.randn_like(out).float())
 
     return Case(model=model, make_inputs=make, loss=loss)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from vramfit.trace.allocator_events import EventTiming
-from vramfit.trace.attribution import categorise, largest, shares
+from vramfit.trace.attribution import categorise, largest, module_of, shares
 from vramfit.trace.card import Card
 from vramfit.trace.parts import Parts
 from vramfit.trace.recording import Kind, Recording
@@ -38,7 +38,7 @@ def report(gpu: Parts, num_largest: int) -> TraceReport:
         phases=_spans(windows, lambda window: window.phase),
         steps=_spans([w for w in windows if w.step is not None], lambda window: str(window.step)),
         categories=shares(held, lambda a: str(a.category)),
-        modules=shares(held, lambda a: a.module),
+        modules=shares(held, lambda a: module_of(a, owners)),
         operators=shares(held, lambda a: a.operator),
         largest=largest(held, num_largest, owners),
         peak_alive_bytes=sum(a.num_bytes for a in held),

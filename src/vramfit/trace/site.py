@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import sysconfig
+from importlib.util import find_spec
 from pathlib import Path
 from types import CodeType
 from typing import NamedTuple
@@ -13,7 +14,9 @@ import torch
 from vramfit.trace.recording import Frame
 
 _TORCH = str(Path(torch.__file__).parent) + "/"
-_OURS = str(Path(__file__).parent) + "/"
+_OURS = str(Path(__file__).parents[1]) + "/"
+_DOOR = tuple(getattr(find_spec("click"), "submodule_search_locations", None) or ())
+"""The library of the command line: frames between it and a model by name are nobody's line."""
 _LIBRARIES = tuple(
     {f"{sysconfig.get_paths()[key]}/" for key in ("stdlib", "platstdlib", "purelib", "platlib")}
     | {f"{Path(torch.__file__).parent.parent}/", f"{Path(__file__).parents[1]}/"}
@@ -99,6 +102,6 @@ class Sites:
 
 def _kind(filename: str) -> int:
     """Return whose file it is: PyTorch's or ours, another library's, or the user's."""
-    if filename.startswith((_TORCH, _OURS, "<frozen", "<string")):
+    if filename.startswith((_TORCH, _OURS, *_DOOR, "<frozen", "<string")):
         return _SKIPPED
     return _LIBRARY if filename.startswith(_LIBRARIES) else _USER

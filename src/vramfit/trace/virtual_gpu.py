@@ -54,6 +54,7 @@ class VirtualGPU:
         *,
         title: str = "",
         capacity_bytes: int | None = None,
+        enforce: bool = True,
         workspaces: frozenset[str] | bool = True,
         on_operator: OnOperator | None = None,
     ) -> None:
@@ -61,7 +62,8 @@ class VirtualGPU:
 
         ``torch_version``: whose CUDA build is meant; None = the one installed. ``alloc_conf``: as in
         ``PYTORCH_CUDA_ALLOC_CONF``; None = what the environment says. ``hints``: values that depend on data, by
-        operator or by ``file.py:line``. ``capacity_bytes``: other than the card's, for what does not fit.
+        operator or by ``file.py:line``. ``capacity_bytes``: other than the card's. ``enforce``: False = nothing
+        is refused, to find out how much a program needs that does not fit; it is still told the card's size.
         ``workspaces``: names of the rules to apply, or all or none. ``on_operator``: told how many operators have run.
 
         Raises:
@@ -74,7 +76,7 @@ class VirtualGPU:
         context = context_bytes(machine.device) + KERNEL_BYTES
         capacity = capacity_bytes or machine.device.capacity_bytes
         recording = Recording(title)
-        card = Card(recording, config, capacity, context)
+        card = Card(recording, config, capacity, context, enforce=enforce)
         recorder = Recorder(recording, card)
         recorder.on_operator = on_operator
         self.parts = Parts(

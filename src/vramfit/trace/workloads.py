@@ -59,8 +59,12 @@ def run_workload(workload: Workload, device: str = "cuda", marked: Marked = lamb
     order = Order(workload=workload, device=torch.device(device), dtype=DTYPES[workload.precision])
     case = builder_of(workload)(order, workload.arguments)
     marked("model")
-    drive = {"train": train, "infer": infer, "generate": generate}[workload.task]
     drive(case, order, marked)
+
+
+def drive(case: Case, order: Order, marked: Marked) -> None:
+    """Train, run or generate, as the workload says."""
+    {"train": train, "infer": infer, "generate": generate}[order.workload.task](case, order, marked)
 
 
 def train(case: Case, order: Order, marked: Marked) -> None:
