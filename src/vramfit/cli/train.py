@@ -14,7 +14,7 @@ from vramfit.cli.plan_option import parse_plan
 from vramfit.cli.show import show
 from vramfit.cli.training_knobs import training_options
 from vramfit.errors import InvalidValueError, UnreadableFileError
-from vramfit.report.rows import Section
+from vramfit.report.rows import Row, Section, Tone
 from vramfit.report.training import brief, sections
 from vramfit.request import Given
 from vramfit.result import Verdict
