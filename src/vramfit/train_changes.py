@@ -1,0 +1,243 @@
+"""The smallest change that makes a training run fit: one knob at a time, then the cheapest combination."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from vramfit.framework import Sharding
+from vramfit.frameworks.abilities import ABILITIES
+from vramfit.frameworks.profile import find_framework
+from vramfit.request import Plan
+from vramfit.result import Change, Fit, Limit, Verdict
+from vramfit.train_search import TrainingQuestion, attempt, recomputes_of, sequence_step
+from vramfit.training import AdapterAsked, OffloadAsked, Training
+from vramfit.training_choices import ON_FROZEN
+from vramfit.training_plan import cutting, sharding_of
+from vramfit.units import ceil_div
+
+FREE, FASTER, SLOWER, HOST, QUALITY, METHOD, DEVICES = range(7)
+"""What a change costs, cheapest first: nothing; nothing but another kernel; time; host memory and time; quality;
+another method; more devices."""
+MOST_MORE_DEVICES = 8
+"""Changes offer up to so many times the devices; more than that is a question for ``vramfit plan``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One change of a workload or a plan that may be put together with others."""
+
+    knob: str
+    """What it turns: of one knob only one change is taken."""
+    flags: str
+    price: int
+    note: str
+    workload: dict[str, object]
+    plan: dict[str, object]
+
+    def on(self, workload: Training, plan: Plan) -> tuple[Training, Plan]:
+        """Return workload and plan with the change made."""
+        return replace(workload, **self.workload), replace(plan, **self.plan)  # type: ignore[arg-type]
+
+
+def _step(knob: str, flags: str, price: int, note: str, plan: dict[str, object] | None = None, **fields: object) -> Step:
+    return Step(knob=knob, flags=flags, price=price, note=note, workload=fields, plan=plan or {})
+
+
+def smallest_change(question: TrainingQuestion, micro_batch: Limit, sequence: Limit) -> tuple[Change, ...]:
+    """Return changes that make it fit, the one that frees least first; then those that help but do not suffice.
+
+    Where none suffices alone, the cheapest combination that does stands first.
+    """
+    before = question.fit()
+    found: list[tuple[Step, Change]] = []
+    for step in steps(question, micro_batch, sequence):
+        change = _change(question, before, step)
+        if change is not None and change.saves_bytes > 0:
+            found.append((step, change))
+    singles = sorted((change for _, change in found), key=_place)
+    if any(change.verdict is Verdict.FITS for change in singles):
+        return tuple(singles)
+    both = cheapest_combination(question, before, [step for step, _ in found])
+    return tuple(singles) if both is None else (both, *singles)
+
+
+def _place(change: Change) -> tuple[bool, int]:
+    """Sort sufficient changes first by least saved, insufficient ones by most."""
+    enough = change.verdict is Verdict.FITS
+    return not enough, change.saves_bytes if enough else -change.saves_bytes
+
+
+def _change(question: TrainingQuestion, before: Fit, *steps: Step) -> Change | None:
+    """Return what some steps together bring; None = they contradict something else that was asked."""
+    workload, plan = question.workload, question.plan
+    for step in steps:
+        workload, plan = step.on(workload, plan)
+    after = attempt(question, workload, plan)
+    if after is None:
+        return None
+    return Change(
+        flags=" ".join(step.flags for step in steps),
+        saves_bytes=after.margin_bytes - before.margin_bytes,
+        verdict=after.verdict,
+        margin_bytes=after.margin_bytes,
+        note="; ".join(step.note for step in steps),
+    )
+
+
+def cheapest_combination(question: TrainingQuestion, before: Fit, helpful: list[Step]) -> Change | None:
+    """Return a combination that fits and of which no part can be left out; None = all together do not suffice.
+
+    Steps are added from the cheapest price on, of one knob the cheapest that helps, a dearer one in its place where
+    that is not enough; then every step that is not needed is taken out again, the dearest first.
+    """
+    taken: dict[str, Step] = {}
+    for step in sorted(helpful, key=lambda each: each.price):
+        tried = {**taken, step.knob: step}
+        change = _change(question, before, *tried.values())
+        if change is None:
+            continue
+        if taken and change.saves_bytes <= _saves(question, before, taken):
+            continue
+        taken = tried
+        if change.verdict is Verdict.FITS:
+            return _without_idle(question, before, taken)
+    return None
+
+
+def _saves(question: TrainingQuestion, before: Fit, taken: dict[str, Step]) -> int:
+    change = _change(question, before, *taken.values())
+    return 0 if change is None else change.saves_bytes
+
+
+def _without_idle(question: TrainingQuestion, before: Fit, taken: dict[str, Step]) -> Change | None:
+    """Take out every step without which it fits too, the dearest first."""
+    kept = dict(taken)
+    for step in sorted(taken.values(), key=lambda each: -each.price):
+        rest = {knob: each for knob, each in kept.items() if knob != step.knob}
+        change = _change(question, before, *rest.values()) if rest else None
+        if change is not None and change.verdict is Verdict.FITS:
+            kept = rest
+    return _change(question, before, *kept.values())
+
+
+def steps(question: TrainingQuestion, micro_batch: Limit, sequence: Limit) -> Iterator[Step]:
+    """Yield every single change that could help, whatever it costs."""
+    yield from _kernels(question)
+    yield from _recomputation(question)
+    yield from _optimizer(question)
+    yield from _methods(question)
+    yield from _sizes(question, micro_batch, sequence)
+    yield from _devices(question)
+
+
+def _kernels(question: TrainingQuestion) -> Iterator[Step]:
+    now = question.understood
+    if now.attention == "eager":
+        note = "the same result without a matrix of scores; faster"
+        yield _step("attention", "--attention flash", FREE, note, attention="flash")
+    if now.loss in {"plain", "fp32"}:
+        note = "the same result without fp32 copies of all logits"
+        yield _step("loss", "--loss chunked", FREE, note, loss="chunked")
+    if now.loss not in {"fused-linear"}:
+        note = "logits are never held (Liger, cut cross-entropy); about as fast"
+        yield _step("loss", "--loss fused-linear", FASTER, note, loss="fused-linear", loss_chunk_tokens=None)
+
+
+def _recomputation(question: TrainingQuestion) -> Iterator[Step]:
+    known = recomputes_of(question.workload)
+    now = question.understood.recompute or "none"
+    costs = {
+        "selective": "part of the forward pass runs twice; a few percent slower",
+        "offload": "block inputs wait in host memory and blocks run twice; about a third more arithmetic",
+        "full": "every block runs forward twice; about a third more arithmetic",
+    }
+    places = {"none": 0, "selective": 1, "full": 2, "offload": 3}
+    for name, note in costs.items():
+        if name in known and places[name] > places[now]:
+            price = HOST if name == "offload" else SLOWER
+            yield _step("recompute", f"--recompute {name}", price, note, recompute=name, recompute_modules=None)
+
+
+def _optimizer(question: TrainingQuestion) -> Iterator[Step]:
+    now = question.understood
+    adam = now.optimizer in {"adamw", "adam"}
+    if now.optimizer_implementation == "foreach":
+        note = "the same result without temporary copies; faster"
+        yield _step("implementation", "--optimizer-implementation fused", FREE, note, optimizer_implementation="fused")
+    if not now.optimizer_in_backward and now.optimizer_implementation != "fused":
+        note = "one tensor after the other; slower steps"
+        how = {"optimizer_implementation": "for-loop"}
+        yield _step("implementation", "--optimizer-implementation for-loop", SLOWER, note, **how)
+    if not now.optimizer_in_backward:
+        note = "no accumulation and no clipping by the norm of all gradients"
+        yield _step("in backward", "--optimizer-in-backward", SLOWER, note, optimizer_in_backward=True)
+    if adam:
+        for name, price, note in (
+            ("adamw-8bit", QUALITY, "moments in one byte (bitsandbytes); small loss"),
+            ("paged-adamw", HOST, "moments in managed memory, on the host when the device is full; slower steps then"),
+            ("paged-adamw-8bit", QUALITY, "moments in one byte and in managed memory; small loss, slower steps"),
+        ):
+            yield _step("optimizer", f"--optimizer {name}", price, note, optimizer=name)
+    offload = now.offload or OffloadAsked()
+    if offload.optimizer is None:
+        note = "states and the step on the host; much slower steps"
+        yield _step("offload", "--offload optimizer=cpu", HOST, note, offload=replace(offload, optimizer="cpu"))
+    if offload.parameters is None:
+        note = "weights and states on the host, weights travel for every use; much slower"
+        both = replace(offload, parameters="cpu", optimizer="cpu")
+        yield _step("offload", "--offload parameters=cpu,optimizer=cpu", HOST, note, offload=both)
+
+
+def _methods(question: TrainingQuestion) -> Iterator[Step]:
+    now = question.understood
+    if now.method not in ON_FROZEN:
+        note = "trains small matrices beside frozen weights; another result"
+        yield _step("method", "--method lora", METHOD, note, method="lora", freeze=None)
+    if now.method != "qlora":
+        note = "the frozen base in 4 bits, small matrices beside it; another result, slower"
+        adapter: AdapterAsked | None = question.workload.adapter
+        yield _step("method", "--method qlora", METHOD, note, method="qlora", adapter=adapter, freeze=None)
+
+
+def _sizes(question: TrainingQuestion, micro_batch: Limit, sequence: Limit) -> Iterator[Step]:
+    now = question.understood
+    smaller = micro_batch.value or 1
+    if smaller < now.micro_batch:
+        accumulated = ceil_div((now.gradient_accumulation_steps or 1) * now.micro_batch, smaller)
+        note = f"the same batch in {accumulated} passes; slower where passes are small"
+        yield _step(
+            "micro-batch", f"--micro-batch {smaller} --accumulate {accumulated}", SLOWER, note,
+            micro_batch=smaller, gradient_accumulation_steps=accumulated,
+        )  # fmt: skip
+    shorter = sequence.value or sequence_step(question.plan)
+    asked = now.sequence_tokens or 0
+    if sequence.value and shorter < asked:
+        yield _step("sequence", f"--sequence {shorter}", QUALITY, "shorter sequences", sequence_tokens=shorter)
+
+
+def _devices(question: TrainingQuestion) -> Iterator[Step]:
+    """Yield states divided further over the same ranks, then over more of them."""
+    plan = question.plan
+    framework, _ = find_framework(question.workload.framework, question.workload.framework_version)
+    degrees = ABILITIES[framework.name].degrees
+    now = cutting(framework, plan, question.understood.gradient_accumulation_steps or 1)
+    if sharding_of(framework, plan) is Sharding.ZERO and plan.dp_shard > 1:
+        for stage in range(now.zero_stage + 1, 4):
+            note = f"ZeRO {stage}: " + {1: "states", 2: "gradients too", 3: "weights too, which travel for every use"}[stage]
+            yield _step("states", f"--plan zero_stage={stage}", SLOWER, note, {"zero_stage": stage})
+    if sharding_of(framework, plan) is Sharding.MEGATRON and not plan.distributed_optimizer:
+        if plan.dp_replicate * plan.cp > 1 and now.zero_stage == 0:
+            note = "states divided over data-parallel ranks; about as fast"
+            yield _step("states", "--plan distributed_optimizer=true", FASTER, note, {"distributed_optimizer": True})
+    times = 2
+    while times <= MOST_MORE_DEVICES:
+        for name in ("dp_shard", "tp"):
+            if name in degrees:
+                value = getattr(plan, name) * times
+                note = {"dp_shard": "states divided over more devices", "tp": "matrices divided over more devices"}[name]
+                yield _step(
+                    "devices", f"--plan {name}={value}", DEVICES, f"{note}: {plan.num_devices * times} in all",
+                    {name: value},
+                )  # fmt: skip
+        times *= 2
