@@ -48,7 +48,6 @@ class Need:
     """Number of its first pipeline stage like this."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class Row:
     """Points of one phase in order of time."""
@@ -279,7 +278,9 @@ def _tokens(step: Step, states: States) -> Tokens:
     for point in points(runs):
         if point.counts not in kept:
             kept[point.counts] = _figures(walk.kept(point.counts))
-        expected, high = _plus(kept[point.counts], _figures((walk.working(point, passes=states.passes), *walk.held(point))))
+        expected, high = _plus(
+            kept[point.counts], _figures((walk.working(point, passes=states.passes), *walk.held(point)))
+        )
         cached = walk.cached(point)
         rows.setdefault(point.phase(runs[point.run]), []).append((expected + cached, high + cached))
     largest = max(run.block.forward_bytes for run in runs)

@@ -1,7 +1,7 @@
 """What one step of a candidate costs beside computing the model once: bytes over links, waiting, computing again.
 
-Volumes are those of ring algorithms, counted for the busiest rank. A group that does not lie in one node counts with all
-its bytes as between nodes. Ranks stand in torchtitan's and Megatron's order: tensor parallelism
+Volumes are those of ring algorithms, counted for the busiest rank. A group that does not lie in one node counts with
+all its bytes as between nodes. Ranks stand in torchtitan's and Megatron's order: tensor parallelism
 innermost, then context, data, copies, and pipeline stages outermost.
 Source: Shoeybi et al. 2019, arXiv:1909.08053, sec. 3; Korthikanti et al. 2022, arXiv:2205.05198, sec. 4.2;
 Rajbhandari et al. 2020, arXiv:1910.02054, sec. 7; Narayanan et al. 2021, arXiv:2104.04473, sec. 3.
@@ -161,9 +161,7 @@ class Exchanges:
         )
 
 
-def exchanges(
-    traffic: Traffic, links: Links, plan: Plan, *, sequences: int, recompute: str, divided: int
-) -> Exchanges:
+def exchanges(traffic: Traffic, links: Links, plan: Plan, *, sequences: int, recompute: str, divided: int) -> Exchanges:
     """Return what the busiest rank sends in one step.
 
     Args:
@@ -208,10 +206,10 @@ def _share(ranks: int) -> float:
 def _waiting(traffic: Traffic, plan: Plan, tokens: int, forwards: float) -> Rings:
     """Return what matrices wait for, for so many tokens of a rank.
 
-        tp  2 * (tp - 1) / tp * sublayers * (forwards + 1) * tokens * hidden     an all-reduce each way
-        cp  (cp - 1) * keys and values * (forwards + 2)                          theirs and their gradients, in a ring
-        ep  2 * (ep - 1) / ep * experts per token * (forwards + 1) * tokens * hidden / tp   there and back
-        pp  2 * pieces * tokens * hidden / tp                                    a block's output and its gradient
+    tp  2 * (tp - 1) / tp * sublayers * (forwards + 1) * tokens * hidden     an all-reduce each way
+    cp  (cp - 1) * keys and values * (forwards + 2)                          theirs and their gradients, in a ring
+    ep  2 * (ep - 1) / ep * experts per token * (forwards + 1) * tokens * hidden / tp   there and back
+    pp  2 * pieces * tokens * hidden / tp                                    a block's output and its gradient
     """
     size = traffic.compute_bytes
     stream, passes = tokens * traffic.model.hidden_size * size, forwards + 1
@@ -243,8 +241,8 @@ def _held(traffic: Traffic, plan: Plan) -> tuple[float, float]:
 def _passing(traffic: Traffic, plan: Plan, divided: int) -> Rings:
     """Return what travels in every forward pass and its backward.
 
-        ZeRO 3, FSDP  (d - 1) / d * (weights, twice where they are given back after forward, + gradients)
-        ZeRO 2        (d - 1) / d * gradients
+    ZeRO 3, FSDP  (d - 1) / d * (weights, twice where they are given back after forward, + gradients)
+    ZeRO 2        (d - 1) / d * gradients
     """
     shards = plan.dp_shard * plan.cp
     if shards == 1 or divided < 2:
@@ -257,8 +255,8 @@ def _passing(traffic: Traffic, plan: Plan, divided: int) -> Rings:
 def _once(traffic: Traffic, plan: Plan, divided: int) -> Rings:
     """Return what travels once in every step.
 
-        over dp_shard      (d - 1) / d * (gradients and updated weights; ZeRO 2: updated weights; ZeRO 3: nothing)
-        over dp_replicate  (d - 1) / d * (gradients and updated weights, or gradients twice), of its share
+    over dp_shard      (d - 1) / d * (gradients and updated weights; ZeRO 2: updated weights; ZeRO 3: nothing)
+    over dp_replicate  (d - 1) / d * (gradients and updated weights, or gradients twice), of its share
     """
     _, gradients = _held(traffic, plan)
     trained = gradients * traffic.compute_bytes / traffic.reduce_bytes if divided else gradients

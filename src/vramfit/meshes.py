@@ -13,8 +13,8 @@ from types import MappingProxyType
 from vramfit.catalogue.link import links_of
 from vramfit.device import Device
 from vramfit.errors import ImpossiblePlanError, InvalidValueError, VramfitError
-from vramfit.formats import weight_format
 from vramfit.fit import fit
+from vramfit.formats import weight_format
 from vramfit.frameworks.abilities import ABILITIES
 from vramfit.frameworks.profile import find_framework
 from vramfit.mesh import Candidate, Links, MeshAnswer, Proxy, Ranked
@@ -23,7 +23,6 @@ from vramfit.mesh_count import MeshCount, Need, Place, varied
 from vramfit.mesh_proxy import Exchanges, Traffic, exchanges
 from vramfit.names import nearest
 from vramfit.request import MOST_RANKS, Plan
-from vramfit.result import Verdict
 from vramfit.spec import ModelSpec
 from vramfit.train import estimate_training
 from vramfit.training import RECOMPUTES, Training
@@ -256,8 +255,8 @@ def rank_meshes(question: MeshQuestion) -> MeshAnswer:
 def because(ranked: tuple[Ranked, ...], tally: Tally) -> str:
     """Say why the first is first; where there is none, what stands most in the way."""
     if not ranked:
-        first = tally.refusals[0] if tally.refusals else None
-        return "no candidate at all" if first is None else f"none fits: most candidates: {first.reason}"
+        reasons = [refusal.reason for refusal in tally.refusals]
+        return f"none fits; most candidates: {reasons[0]}" if reasons else "no candidate at all"
     first, others = ranked[0], ranked[1:]
     said = said_of(first)
     other = next((each for each in others if each.candidate.plan != first.candidate.plan), None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from vramfit.framework import Sharding
 from vramfit.frameworks.abilities import ABILITIES
 from vramfit.frameworks.profile import find_framework
-from vramfit.request import Plan
+from vramfit.request import Plan, field_names
 from vramfit.result import Change, Fit, Limit, Verdict
 from vramfit.train_search import TrainingQuestion, attempt, recomputes_of, sequence_step
 from vramfit.training import AdapterAsked, OffloadAsked, Training
@@ -19,6 +19,7 @@ from vramfit.units import ceil_div
 FREE, FASTER, SLOWER, HOST, QUALITY, METHOD, DEVICES = range(7)
 """What a change costs, cheapest first: nothing; nothing but another kernel; time; host memory and time; quality;
 another method; more devices."""
+ONE_DEVICE = Plan()
 MOST_MORE_DEVICES = 8
 """Changes offer up to so many times the devices; more than that is a question for ``vramfit plan``."""
 
@@ -40,7 +41,9 @@ class Step:
         return replace(workload, **self.workload), replace(plan, **self.plan)  # type: ignore[arg-type]
 
 
-def _step(knob: str, flags: str, price: int, note: str, plan: dict[str, object] | None = None, **fields: object) -> Step:
+def _step(
+    knob: str, flags: str, price: int, note: str, plan: dict[str, object] | None = None, **fields: object
+) -> Step:
     return Step(knob=knob, flags=flags, price=price, note=note, workload=fields, plan=plan or {})
 
 
@@ -139,7 +142,7 @@ def _kernels(question: TrainingQuestion) -> Iterator[Step]:
     if now.loss in {"plain", "fp32"}:
         note = "the same result without fp32 copies of all logits"
         yield _step("loss", "--loss chunked", FREE, note, loss="chunked")
-    if now.loss not in {"fused-linear"}:
+    if now.loss != "fused-linear":
         note = "logits are never held (Liger, cut cross-entropy); about as fast"
         yield _step("loss", "--loss fused-linear", FASTER, note, loss="fused-linear", loss_chunk_tokens=None)
 
@@ -164,11 +167,10 @@ def _optimizer(question: TrainingQuestion) -> Iterator[Step]:
     adam = now.optimizer in {"adamw", "adam"}
     if now.optimizer_implementation == "foreach":
         note = "the same result without temporary copies; faster"
-        yield _step("implementation", "--optimizer-implementation fused", FREE, note, optimizer_implementation="fused")
+        yield _step("implementation", "--optimizer-impl fused", FREE, note, optimizer_implementation="fused")
     if not now.optimizer_in_backward and now.optimizer_implementation != "fused":
         note = "one tensor after the other; slower steps"
-        how = {"optimizer_implementation": "for-loop"}
-        yield _step("implementation", "--optimizer-implementation for-loop", SLOWER, note, **how)
+        yield _step("implementation", "--optimizer-impl for-loop", SLOWER, note, optimizer_implementation="for-loop")
     if not now.optimizer_in_backward:
         note = "no accumulation and no clipping by the norm of all gradients"
         yield _step("in backward", "--optimizer-in-backward", SLOWER, note, optimizer_in_backward=True)
@@ -182,11 +184,11 @@ def _optimizer(question: TrainingQuestion) -> Iterator[Step]:
     offload = now.offload or OffloadAsked()
     if offload.optimizer is None:
         note = "states and the step on the host; much slower steps"
-        yield _step("offload", "--offload optimizer=cpu", HOST, note, offload=replace(offload, optimizer="cpu"))
+        yield _step("offload", "--offload optimizer", HOST, note, offload=replace(offload, optimizer="cpu"))
     if offload.parameters is None:
         note = "weights and states on the host, weights travel for every use; much slower"
         both = replace(offload, parameters="cpu", optimizer="cpu")
-        yield _step("offload", "--offload parameters=cpu,optimizer=cpu", HOST, note, offload=both)
+        yield _step("offload", "--offload parameters,optimizer", HOST, note, offload=both)
 
 
 def _methods(question: TrainingQuestion) -> Iterator[Step]:
@@ -207,7 +209,7 @@ def _sizes(question: TrainingQuestion, micro_batch: Limit, sequence: Limit) -> I
         accumulated = ceil_div((now.gradient_accumulation_steps or 1) * now.micro_batch, smaller)
         note = f"the same batch in {accumulated} passes; slower where passes are small"
         yield _step(
-            "micro-batch", f"--micro-batch {smaller} --accumulate {accumulated}", SLOWER, note,
+            "micro-batch", f"--batch {smaller} --accumulate {accumulated}", SLOWER, note,
             micro_batch=smaller, gradient_accumulation_steps=accumulated,
         )  # fmt: skip
     shorter = sequence.value or sequence_step(question.plan)
@@ -221,23 +223,44 @@ def _devices(question: TrainingQuestion) -> Iterator[Step]:
     plan = question.plan
     framework, _ = find_framework(question.workload.framework, question.workload.framework_version)
     degrees = ABILITIES[framework.name].degrees
-    now = cutting(framework, plan, question.understood.gradient_accumulation_steps or 1)
-    if sharding_of(framework, plan) is Sharding.ZERO and plan.dp_shard > 1:
-        for stage in range(now.zero_stage + 1, 4):
-            note = f"ZeRO {stage}: " + {1: "states", 2: "gradients too", 3: "weights too, which travel for every use"}[stage]
-            yield _step("states", f"--plan zero_stage={stage}", SLOWER, note, {"zero_stage": stage})
-    if sharding_of(framework, plan) is Sharding.MEGATRON and not plan.distributed_optimizer:
-        if plan.dp_replicate * plan.cp > 1 and now.zero_stage == 0:
-            note = "states divided over data-parallel ranks; about as fast"
-            yield _step("states", "--plan distributed_optimizer=true", FASTER, note, {"distributed_optimizer": True})
-    times = 2
-    while times <= MOST_MORE_DEVICES:
-        for name in ("dp_shard", "tp"):
-            if name in degrees:
-                value = getattr(plan, name) * times
-                note = {"dp_shard": "states divided over more devices", "tp": "matrices divided over more devices"}[name]
-                yield _step(
-                    "devices", f"--plan {name}={value}", DEVICES, f"{note}: {plan.num_devices * times} in all",
-                    {name: value},
-                )  # fmt: skip
-        times *= 2
+    sharding = sharding_of(framework, plan)
+    stage = cutting(framework, plan, 1).zero_stage
+    if sharding is Sharding.ZERO and plan.dp_shard > 1:
+        for more, note in enumerate(("states", "gradients too", "weights too, which travel for every use"), start=1):
+            if more > stage:
+                yield _planned(plan, "states", SLOWER, f"ZeRO {more}: divides {note}", zero_stage=more)
+    if sharding is Sharding.MEGATRON and stage == 0 and plan.dp_replicate * plan.cp > 1:
+        note = "states divided over data-parallel ranks; about as fast"
+        yield _planned(plan, "states", FASTER, note, distributed_optimizer=True)
+    if sharding is Sharding.DDP and "dp_shard" in degrees:
+        note = "weights and states divided instead of copied; weights travel for every use"
+        yield _planned(plan, "states", SLOWER, note, dp_shard=plan.dp_replicate, dp_replicate=1)
+    for times in (2, 4, MOST_MORE_DEVICES):
+        devices = f"{plan.num_devices * times} devices"
+        if "dp_shard" in degrees:
+            note = f"states divided further: {devices}"
+            yield _planned(plan, "devices", DEVICES, note, dp_shard=plan.dp_shard * times)
+        if "tp" in degrees:
+            note = f"matrices divided further: {devices}"
+            yield _planned(plan, "devices", DEVICES, note, tp=plan.tp * times)
+
+
+def _planned(plan: Plan, knob: str, price: int, note: str, **fields: object) -> Step:
+    """Return a change of the plan; its flags say the whole plan."""
+    changed = replace(plan, **fields)  # type: ignore[arg-type]
+    return _step(knob, f"--plan {plan_text(changed)}", price, note, fields)
+
+
+def plan_text(plan: Plan) -> str:
+    """Write a plan as ``--plan`` takes it: what differs from one device.
+
+    >>> plan_text(Plan(dp_shard=8, tp=2, reshard_after_forward=False))
+    'dp_shard=8,tp=2,reshard_after_forward=false'
+    """
+    found = []
+    for name in field_names(Plan):
+        value = getattr(plan, name)
+        if value != getattr(ONE_DEVICE, name):
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            found.append(f"{name}={'/'.join(map(str, value)) if isinstance(value, tuple) else text}")
+    return ",".join(found)

@@ -13,7 +13,7 @@ from vramfit.frameworks.abilities import ABILITIES
 from vramfit.frameworks.profile import find_framework
 from vramfit.memory.model_states import Setting
 from vramfit.request import Plan
-from vramfit.result import DeviceOption, Fit, Item, Verdict
+from vramfit.result import Breakdown, DeviceOption, Fit, Item, Verdict
 from vramfit.spec import ModelSpec
 from vramfit.train import count_rank, on_device, settings_of
 from vramfit.train_search import TrainingQuestion
@@ -21,13 +21,24 @@ from vramfit.training import Training
 from vramfit.training_objective import GENERATING
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-"""How many devices are tried first; what lies between the last that does not hold it and the first that does is next."""
-SERVER = 8
+"""How many devices are tried first."""
+BETWEEN = (3, 5, 6, 7, 24, 40, 48, 56)
+"""How many of the named kind are tried next, where they lie between one that does not do and one that does."""
 MOST_TENSOR_RANKS = 8
 MOST_OTHERS = 16
 """Other kinds are offered up to this many, or twice as many as of the named kind."""
 
-Rank = tuple[Setting, tuple[Item, ...]]
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The ranks of one plan, and what torch allocates on the fullest of them."""
+
+    ranks: tuple[tuple[Setting, tuple[Item, ...]], ...]
+    allocated_bytes: int
+
+    def fit(self, device: Device, headroom_bytes: int) -> Fit:
+        """Judge them on a device."""
+        return fit(tuple(on_device(items, setting, device) for setting, items in self.ranks), device, headroom_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +49,19 @@ class TrainingPlans:
     workload: Training
     asked: Plan
     framework: Framework
-    _known: dict[Plan, tuple[Rank, ...] | None] = field(default_factory=dict)
+    _known: dict[Plan, Counted | None] = field(default_factory=dict)
 
-    def fit(self, plan: Plan, device: Device, headroom_bytes: int) -> Fit | None:
-        """Judge a plan on a device; None = it cannot be carried out."""
+    def counted(self, plan: Plan, device: Device) -> Counted | None:
+        """Return what the ranks of a plan allocate; None = it cannot be carried out."""
         if plan not in self._known:
             try:
                 settings = settings_of(self.model, self.workload, plan)[3]
-                self._known[plan] = tuple((setting, count_rank(setting, device)[0]) for setting in settings)
+                ranks = tuple((setting, count_rank(setting, device)[0]) for setting in settings)
+                peaks = (Breakdown(rank="", num_ranks=1, items=items).peak() for _, items in ranks)
+                self._known[plan] = Counted(ranks, max(peak.expected_bytes for peak in peaks))
             except VramfitError:
                 self._known[plan] = None
-        ranks = self._known[plan]
-        if ranks is None:
-            return None
-        return fit(tuple(on_device(items, setting, device) for setting, items in ranks), device, headroom_bytes)
+        return self._known[plan]
 
     def plans(self, num_devices: int) -> Iterator[Plan]:
         """Yield plans over exactly so many devices: data-parallel ranks that divide states, then tp, then pp.
@@ -67,8 +77,16 @@ class TrainingPlans:
         for pp in stages:
             for tp in matrices:
                 if num_devices % (pp * tp) == 0:
-                    fields = {"dp_shard": 1, "dp_replicate": 1, data: num_devices // (pp * tp), "tp": tp, "pp": pp}
-                    yield from self._divided(replace(self.asked, **fields, cp=1, ep=1, etp=None, layers_per_stage=None))
+                    plan = self._over(num_devices // (pp * tp), tp, pp, shards=data == "dp_shard")
+                    yield from self._divided(plan)
+
+    def _over(self, data: int, tp: int, pp: int, *, shards: bool) -> Plan:
+        """Return what was asked of the plan with other degrees; what only a pipeline has goes with it."""
+        plan = replace(
+            self.asked, dp_shard=data if shards else 1, dp_replicate=1 if shards else data, tp=tp, pp=pp,
+            cp=1, ep=1, etp=None, layers_per_stage=None,
+        )  # fmt: skip
+        return plan if pp > 1 else replace(plan, pp_schedule=None, virtual_stages=None, micro_batches=None)
 
     def _divided(self, plan: Plan) -> Iterator[Plan]:
         """Yield a plan as asked, and with states divided as far as the framework can where that was left open."""
@@ -79,20 +97,33 @@ class TrainingPlans:
             yield replace(plan, zero_stage=3)
 
     def best(self, num_devices: int, device: Device, headroom_bytes: int) -> tuple[Plan, Fit] | None:
-        """Return the first plan that fits; where none does the one that lacks least; None = none can be made."""
-        closest: tuple[Plan, Fit] | None = None
-        for plan in self.plans(num_devices):
-            judged = self.fit(plan, device, headroom_bytes)
-            if judged is None:
-                continue
-            if judged.verdict is Verdict.FITS:
-                return plan, judged
-            if closest is None or judged.margin_bytes > closest[1].margin_bytes:
-                closest = plan, judged
-        return closest
+        """Return the first plan that fits; where none does the one that lacks least; None = none can be made.
 
-    def fewest(self, device: Device, headroom_bytes: int, most: int) -> DeviceOption:
-        """Return the fewest devices of one kind that hold the run, up to ``most``."""
+        A plan whose tensors alone are more than the device has is not looked at further.
+        """
+        room = device.capacity_bytes - headroom_bytes
+        closest: tuple[int, Plan, Counted] | None = None
+        for plan in self.plans(num_devices):
+            counted = self.counted(plan, device)
+            if counted is None:
+                continue
+            if counted.allocated_bytes <= room:
+                judged = counted.fit(device, headroom_bytes)
+                if judged.verdict is Verdict.FITS:
+                    return plan, judged
+            if closest is None or counted.allocated_bytes < closest[0]:
+                closest = counted.allocated_bytes, plan, counted
+        return None if closest is None else (closest[1], closest[2].fit(device, headroom_bytes))
+
+    def fewest(self, device: Device, headroom_bytes: int, most: int, between: tuple[int, ...] = ()) -> DeviceOption:
+        """Return the fewest devices of one kind that hold the run, up to ``most``.
+
+        Args:
+            device: the kind.
+            headroom_bytes: what is left free on each.
+            most: no more are tried.
+            between: further numbers to try, where they are fewer than the first of ``COUNTS`` that does.
+        """
         below, found = 0, None
         nearest: tuple[Plan, Fit] | None = None
         for num in (n for n in COUNTS if n <= most):
@@ -100,16 +131,13 @@ class TrainingPlans:
             if best is not None and best[1].verdict is Verdict.FITS:
                 found = num, best
                 break
-            nearest = best or nearest
-            below = num
+            nearest, below = best or nearest, num
         if found is None:
-            plan, judged = nearest or (Plan(), None)
-            margin = 0 if judged is None else judged.margin_bytes
-            verdict = Verdict.DOES_NOT_FIT if judged is None else judged.verdict
+            plan, margin, verdict = Plan(), 0, Verdict.DOES_NOT_FIT
+            if nearest is not None:
+                plan, margin, verdict = nearest[0], nearest[1].margin_bytes, nearest[1].verdict
             return DeviceOption(device=device.name, count=0, plan=plan, verdict=verdict, margin_bytes=margin)
-        for num in range(below + 1, found[0]):
-            if num > SERVER and num % SERVER:
-                continue
+        for num in (n for n in between if below < n < found[0]):
             best = self.best(num, device, headroom_bytes)
             if best is not None and best[1].verdict is Verdict.FITS:
                 found = num, best
@@ -132,7 +160,7 @@ def device_options(question: TrainingQuestion, others: Iterable[Device]) -> tupl
     """
     framework, _ = find_framework(question.workload.framework, question.workload.framework_version)
     plans = TrainingPlans(question.model, question.workload, question.plan, framework)
-    own = plans.fewest(question.device, question.headroom_bytes, COUNTS[-1])
+    own = plans.fewest(question.device, question.headroom_bytes, COUNTS[-1], BETWEEN)
     if question.workload.objective in GENERATING:
         return (own,)
     most = max(MOST_OTHERS, 2 * own.count)

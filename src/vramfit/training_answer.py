@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.answer import asked_device, asked_model
+from vramfit.catalogue.device import all_devices
 from vramfit.fit import fit
 from vramfit.framework import Sharding
 from vramfit.frameworks.profile import find_framework
 from vramfit.request import Plan
 from vramfit.result import Choice, Fit, Verdict
 from vramfit.train import estimate_training
+from vramfit.train_changes import smallest_change
+from vramfit.train_devices import device_options
+from vramfit.train_search import TrainingQuestion, cheapest_recompute, largest_micro_batch, longest_sequence
 from vramfit.training import TrainingRequest
 from vramfit.training_plan import sharding_of
 from vramfit.training_result import TrainingAnswer, TrainingEstimate
@@ -18,7 +22,7 @@ from vramfit.units import check_size
 
 
 def answer_training(request: TrainingRequest, *, hub: bool = False) -> TrainingAnswer:
-    """Return estimate and verdict for one request.
+    """Return estimate, verdict, limits, device counts and changes for one request.
 
     Args:
         request: one question.
@@ -33,8 +37,22 @@ def answer_training(request: TrainingRequest, *, hub: bool = False) -> TrainingA
     found = estimate_training(model, request.workload, plan, device, request.device_count)
     found = replace(found, choices=(*choices, *found.choices))
     understood = replace(request, workload=found.training, plan=found.plan)
-    judged = _unknown(found, request) if device is None else fit(found.breakdowns, device, request.headroom_bytes)
-    return TrainingAnswer(request=understood, estimate=found, fit=judged)
+    if device is None:
+        return TrainingAnswer(request=understood, estimate=found, fit=_unknown(found, request))
+    judged = fit(found.breakdowns, device, request.headroom_bytes)
+    question = TrainingQuestion(model, request.workload, plan, device, request.headroom_bytes)
+    micro_batch, sequence = largest_micro_batch(question), longest_sequence(question)
+    enough = judged.verdict is Verdict.FITS
+    return TrainingAnswer(
+        request=understood,
+        estimate=found,
+        fit=judged,
+        largest_micro_batch=micro_batch,
+        longest_sequence=sequence,
+        cheapest_recompute=cheapest_recompute(question),
+        device_options=device_options(question, all_devices()),
+        changes=() if enough else smallest_change(question, micro_batch, sequence),
+    )
 
 
 def spread(request: TrainingRequest) -> tuple[Plan, tuple[Choice, ...]]:

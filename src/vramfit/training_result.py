@@ -67,6 +67,8 @@ class TrainingAnswer:
     """None = no device was named."""
     longest_sequence: Limit | None = None
     """None = no device was named."""
+    cheapest_recompute: str | None = None
+    """The recomputation that costs least of those with which it fits; None = no device was named, or none does."""
     device_options: tuple[DeviceOption, ...] = ()
     """The named kind first, then others, smallest sufficient first."""
     changes: tuple[Change, ...] = ()

@@ -87,6 +87,7 @@ class TrainingAnswerWire(msgspec.Struct, kw_only=True):
     verdict: FitWire
     largest_micro_batch: LimitWire | None
     longest_sequence: LimitWire | None
+    cheapest_recompute: str | None
     device_options: list[OptionWire]
     changes: list[ChangeWire]
 
@@ -133,6 +134,7 @@ def _answer_wire(answer: TrainingAnswer) -> TrainingAnswerWire:
         verdict=fit_wire(answer.fit),
         largest_micro_batch=micro_batch,
         longest_sequence=sequence,
+        cheapest_recompute=answer.cheapest_recompute,
         device_options=[option_wire(option) for option in answer.device_options],
         changes=[converted(change, ChangeWire) for change in answer.changes],
     )

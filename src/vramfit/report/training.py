@@ -249,4 +249,7 @@ def _limits(answer: TrainingAnswer) -> Iterable[Section]:
         elif limit is not None:
             rows.append(Row(name, "none", "not even one fits on these devices"))
     if rows:
+        cheapest = answer.cheapest_recompute
+        text = "none of the framework's is enough" if cheapest is None else f"{cheapest}: the cheapest that fits"
+        rows.append(Row("recomputation", "", text))
         yield Section("How far these devices go", tuple(rows))
