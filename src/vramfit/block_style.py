@@ -74,3 +74,8 @@ class BlockStyle:
     selects_operators: bool = False
     """Selective recomputation without named modules, True: all but the outputs of attention kernels and of every second
     matrix product (torchtitan); False: attention's scores only (Megatron's core_attn)."""
+    wide_norm: bool = False
+    """True: RMSNorm multiplies by an fp32 copy of its weight before it casts back, in every family (LitGPT)."""
+    joins_queries: bool = False
+    """True: queries are put together of a turned and an unturned part in every family, so that what the kernel returns
+    is laid out anew (LitGPT)."""

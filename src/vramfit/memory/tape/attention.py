@@ -64,7 +64,8 @@ def grouped_query(w: Writer, x: Value, hidden: int, facts: GroupedQuery, form: B
     q, k, v = _laid_out(w, q, k, v, turned=form.rotary)
     attended = kernel(w, q, k, v, heads)
     del q, k, v, x
-    if form.joined_queries and form.rotary and not w.style.fused_rotary:
+    joined = form.joined_queries or w.style.joins_queries
+    if joined and form.rotary and not w.style.fused_rotary:
         attended = op.copy(w.t, attended)
     return w.scattered(attended, heads.queries * values, hidden, form.matrices["attention output"])
 

@@ -20,7 +20,7 @@ from vramfit.memory.tape.tape import Tape
 from vramfit.memory.tape.walk import Walked, checkpoint, walk
 from vramfit.memory.tape.writer import Writer
 from vramfit.shard import Shard
-from vramfit.spec import Layer, ModelSpec
+from vramfit.spec import Layer, ModelSpec, Tensor
 from vramfit.step import BlockStep, StepCost
 from vramfit.training import Training
 from vramfit.units import ceil_div
@@ -78,7 +78,7 @@ def step_cost(shard: Shard, training: Training, style: BlockStyle, *, worst_rout
 
 def _flow(shard: Shard, training: Training, style: BlockStyle) -> Flow:
     assert training.sequence_tokens is not None, "the caller fills in the sequence"
-    each = 4 if training.precision == "fp32" else 2
+    each = 4 if training.precision == "fp32" or _is_wide(shard.model) else 2
     weight_each = 4 if style.autocast else each
     adapter = training.adapter
     family = shard.model.family
@@ -102,6 +102,17 @@ def _flow(shard: Shard, training: Training, style: BlockStyle) -> Flow:
         expert_ranks=shard.expert_ranks,
         expert_tensor_ranks=shard.expert_tensor_ranks,
     )
+
+
+def _is_wide(model: ModelSpec) -> bool:
+    """Say whether the base is packed and everything beside it fp32: what flows between matrices is fp32 then."""
+    packed = any(_packed(t) for layer, _ in model.groups for t in layer.tensors)
+    plain = [t.held for t in model.embeddings if t.role is Role.EMBEDDING]
+    return packed and any(held is not None and held.name == "fp32" for held in plain)
+
+
+def _packed(t: Tensor) -> bool:
+    return t.held is not None and not t.held.is_plain
 
 
 def _first_grows(model: ModelSpec, training: Training, style: BlockStyle) -> bool:

@@ -24,6 +24,8 @@ class Flow:
     """Bytes of one element of the trained weights as autograd sees them, hence of their gradients. [B]"""
     residual_each: int = 2
     """Bytes of one element of the hidden state between blocks. [B]"""
+    packed_each: int = 2
+    """Bytes of one element in matrices that are stored packed: what they are unpacked to. [B]"""
     attention: str = "sdpa"
     recompute: str = "none"
     modules: tuple[str, ...] = ()

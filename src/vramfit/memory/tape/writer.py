@@ -45,7 +45,8 @@ class Writer:
     def _base(self, x: Value, inputs: int, outputs: int, matrix: Matrix) -> Value:
         t, each = self.t, self.flow.each
         if matrix.packed:
-            return op.packed_linear(t, op.cast(t, x, each), inputs, outputs)
+            y = op.packed_linear(t, op.cast(t, x, self.flow.packed_each), inputs, outputs)
+            return op.cast(t, y, each)
         weight = self.weight(inputs * outputs, trains=matrix.trains)
         offset = self.weight(outputs, trains=matrix.bias_trains) if matrix.bias else None
         if self.style.autocast:
@@ -65,7 +66,7 @@ class Writer:
 
         Source: huggingface/peft:src/peft/tuners/lora/layer.py and bnb.py, Linear.forward.
         """
-        t, each = self.t, matrix.adapter_each
+        t, each = self.t, max(matrix.adapter_each, self.flow.each)
         first, second = self.weight(inputs * matrix.rank, each=each), self.weight(matrix.rank * outputs, each=each)
         if self.style.autocast:
             if not matrix.packed:
