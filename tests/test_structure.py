@@ -60,6 +60,7 @@ LEVELS = (
         *("gguf_recipe", "hub_source", "own_context", "compare", "serving"),
         *(
             "train",
+            "traced",
             "training_answer",
             "train_search",
             "train_changes",
@@ -75,7 +76,7 @@ LEVELS = (
             "training_walk",
         ),
     },  # decide
-    {"wire", "answer_wire", "training_wire", "measured_wire", "cli", "__main__", "__init__"},  # doors
+    {"wire", "answer_wire", "training_wire", "trace_wire", "measured_wire", "cli", "__main__", "__init__"},  # doors
 )
 """First names below ``vramfit``; imports point to the same level or down, rooms only down."""
 ROOMS = LEVELS[2]

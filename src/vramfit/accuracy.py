@@ -15,9 +15,11 @@ from vramfit.request import Request
 from vramfit.result import Breakdown, Estimate, Quantity, Reading
 from vramfit.rule_of_thumb import TYPICAL_TRAINABLE_DIVISOR, lora_rule, serving_rule, training_rule, weights_rule
 from vramfit.source import read_model
+from vramfit.traced import traced_readings
 from vramfit.train import estimate_training
 from vramfit.training import Training, TrainingRequest
 from vramfit.training_result import TrainingEstimate
+from vramfit.workload import TraceRequest
 
 CAPACITIES = frozenset({Quantity.KV_CACHE, Quantity.KV_CACHE_TOKENS, Quantity.REQUESTS_AT_CONTEXT})
 """Quantities of which the smallest rank decides; of all others the largest does."""
@@ -106,6 +108,10 @@ def validate(runs: Iterable[MeasuredRun]) -> Accuracy:
     for run in runs:
         request = run.request
         try:
+            if isinstance(request, TraceRequest):
+                traced = traced_readings(request)
+                rows += [_row(run, m, *traced[m.quantity]) for m in run.measured if m.quantity in traced]
+                continue
             estimate = _estimate(request)
         except VramfitError as error:
             skipped.append(Skipped(id=run.id, reason=str(error)))

@@ -8,6 +8,7 @@ from enum import StrEnum
 from vramfit.request import Request
 from vramfit.result import Quantity
 from vramfit.training import Training, TrainingRequest
+from vramfit.workload import TraceRequest, Workload
 
 
 class Evidence(StrEnum):
@@ -39,7 +40,7 @@ class MeasuredRun:
     """One run: what was asked of the engine or the framework, and what was measured."""
 
     id: str
-    request: Request | TrainingRequest
+    request: Request | TrainingRequest | TraceRequest
     measured: tuple[Measurement, ...]
     source: str
     evidence: Evidence
@@ -49,6 +50,8 @@ class MeasuredRun:
 
     @property
     def runtime(self) -> str:
-        """What ran: the engine that served, or the framework that trained."""
+        """What ran: the engine that served, or the framework that trained; ``torch`` = a workload of ours."""
         workload = self.request.workload
+        if isinstance(workload, Workload):
+            return "torch"
         return workload.framework if isinstance(workload, Training) else workload.engine

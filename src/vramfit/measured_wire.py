@@ -13,6 +13,7 @@ from vramfit.errors import InvalidValueError, UnreadableFileError
 from vramfit.measured import Evidence, MeasuredRun, Measurement
 from vramfit.readers.json_text import load_bytes, parse_json_object
 from vramfit.result import COUNTED, Quantity
+from vramfit.trace_wire import is_trace, trace_request_from_mapping
 from vramfit.wire import request_from_mapping
 
 FILE_LIMIT_BYTES = 64 * 2**20
@@ -42,6 +43,7 @@ class RunWire(msgspec.Struct, forbid_unknown_fields=True):
     evidence: Evidence
     note: str = ""
     config_from: str | None = None
+    details: dict[str, Any] | None = None
     incomplete: tuple[str, ...] = ()
 
 
@@ -69,7 +71,8 @@ def _run(line: bytes, where: str) -> MeasuredRun:
     if wire.schema != 1:
         raise InvalidValueError(f"{where}: schema", wire.schema, "1")
     try:
-        request = request_from_mapping(wire.request)
+        read = trace_request_from_mapping if is_trace(wire.request) else request_from_mapping
+        request = read(wire.request)
     except InvalidValueError as error:
         raise InvalidValueError(f"{where}: request.{error.path}", error.seen, error.expected) from error
     return MeasuredRun(

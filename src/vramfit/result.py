@@ -109,6 +109,7 @@ class Quantity(StrEnum):
     HOST_MODEL_BUFFER = "host_model_buffer"  # ... and on the host
     HOST_COMPUTE_BUFFER = "host_compute_buffer"
     LOADED = "loaded"  # allocated after loading, before the first call
+    REQUESTED_PEAK = "requested_peak"  # what torch's tensors asked for, before rounding
     ALLOCATED_PEAK = "allocated_peak"  # torch.cuda.max_memory_allocated
     ACTIVE_PEAK = "active_peak"  # torch's active bytes
     RESERVED_PEAK = "reserved_peak"  # torch.cuda.max_memory_reserved

@@ -73,6 +73,7 @@ HOW_TO = "pip install 'vramfit[trace]'"
     "--largest", type=click.IntRange(min=0), default=LARGEST, show_default=True, help="Largest tensors listed."
 )
 @click.option("--snapshot", type=click.Path(path_type=Path), help="Write what torch.cuda.memory._dump_snapshot would.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page with the timeline of memory.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
 @click.option("--brief", is_flag=True, help="Verdict and peaks only.")
 @click.option("--check", is_flag=True, help="Exit with 1 when it does not fit.")
@@ -155,7 +156,7 @@ def _progress() -> Callable[[int], None]:
 
 
 def _finish(work: Target, traced: Traced, given: dict[str, Any]) -> int:
-    """Print the report and write the file; return the exit code."""
+    """Print the report and write the files; return the exit code."""
     from vramfit.cli.show import show  # noqa: PLC0415
     from vramfit.report.traced import Told, brief, sections  # noqa: PLC0415
 
@@ -211,8 +212,12 @@ def _print_json(work: Target, traced: Traced, num_largest: int) -> None:
 
 
 def _write(traced: Traced, given: dict[str, Any]) -> None:
-    """Write the snapshot that was asked for."""
+    """Write the snapshot and the page that were asked for."""
     if given["snapshot"] is not None:
         from vramfit.trace.writing import write_snapshot  # noqa: PLC0415
 
         write_snapshot(traced, given["snapshot"])
+    if given["html"] is not None:
+        from vramfit.trace.writing import write_html  # noqa: PLC0415
+
+        write_html(traced, given["html"])

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def _factory(target: str, device: Device, given: dict[str, Any]) -> Target:
         from vramfit.trace.limits import Limits  # noqa: PLC0415
         from vramfit.trace.session import run_own  # noqa: PLC0415
 
-        return run_own(lambda: run_target(target, given["inputs"], asked), Limits(**limits))
+        return run_own(partial(run_target, target, given["inputs"], asked), Limits(**limits))
 
     return Target(title=target, device=device, run=run)
 
@@ -165,7 +166,7 @@ def _model(name: str, device: Device, given: dict[str, Any]) -> Target:
         from vramfit.trace.session import run_own  # noqa: PLC0415
         from vramfit.trace.workloads import run_workload  # noqa: PLC0415
 
-        return run_own(lambda: run_workload(workload), Limits(**limits))
+        return run_own(partial(run_workload, workload), Limits(**limits))
 
     return Target(title=f"{name}, {workload.task}", device=device, run=run)
 

@@ -182,7 +182,7 @@ def measured_run(row: ListedWorkload, found: Mapping[str, Any], asked: Measuring
 def _figures(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the figures; where nvidia-smi sees no process, all that the card lost since before counts."""
     peaks, context = found["peaks"], found["context"]
-    for name in ("requested", "allocated", "active", "reserved"):
+    for name in ("requested", "allocated", "reserved"):
         if peaks[f"{name}_peak_bytes"]:
             yield {"quantity": f"{name}_peak", "bytes": peaks[f"{name}_peak_bytes"]}
     before = found["driver_used_before_bytes"] or 0

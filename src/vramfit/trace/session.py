@@ -6,6 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 
@@ -18,7 +19,9 @@ from vramfit.trace.recording import Recording
 from vramfit.trace.replay import OutOfMemoryInReplayError, Replay
 from vramfit.trace.script import Script, own_traceback, run_script
 from vramfit.trace.virtual_gpu import VirtualGPU
-from vramfit.trace_report import TraceReport
+from vramfit.trace.workloads import run_workload
+from vramfit.trace_report import TraceError, TraceReport
+from vramfit.workload import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +82,19 @@ def on_the_card(report: TraceReport, recording: Recording, config: AllocatorConf
         need = f"{report.process_peak_bytes / 2**30:.2f} GiB of {report.capacity_bytes / 2**30:.2f}"
         return replace(report, out_of_memory=f"needs {need}; the first refusal:\n{error}")
     return replace(report, reserved_peak_bytes=reserved, reserved_peak_high_bytes=reserved)
+
+
+def trace_workload(workload: Workload, device: Device, torch_version: str | None) -> TraceReport:
+    """Return the report of one of our own workloads.
+
+    Raises:
+        VramfitError: the card is not known, or the program ended before its end.
+    """
+    card = Card(device=device, alloc_conf=workload.alloc_conf, torch_version=torch_version)
+    traced = trace(card, run_own(partial(run_workload, workload), Limits()), 0, lambda _: None)
+    if not traced.ending.complete:
+        raise TraceError(f"{workload.builder}: ended early ({traced.ending.stop.value}): expected it to run to its end")
+    return traced.report
 
 
 def run_program(script: Script, limits: Limits, *, without_weights: bool) -> Callable[[VirtualGPU], Ending]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vramfit.errors import UnreadableFileError
 from vramfit.trace.replay import Replay
 from vramfit.trace.snapshot_writer import snapshot_bytes
+from vramfit.trace.timeline_html import timeline_html
 
 if TYPE_CHECKING:
     from vramfit.trace.session import Traced
@@ -25,6 +26,15 @@ def write_snapshot(traced: Traced, path: Path) -> None:
         UnreadableFileError: the file cannot be written.
     """
     _write(path, snapshot_bytes([replayed(traced)]))
+
+
+def write_html(traced: Traced, path: Path) -> None:
+    """Write our own page with the timeline: one file that needs no network.
+
+    Raises:
+        UnreadableFileError: the file cannot be written.
+    """
+    _write(path, timeline_html(replayed(traced), device_name=traced.report.device).encode())
 
 
 def _write(path: Path, content: bytes) -> None:
