@@ -5,7 +5,6 @@ Below autograd, where the storages are made; what a program sees of the device i
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vramfit.trace.accumulation import SUM, Accumulation, Addition
 from vramfit.trace.recording import DEFAULT_STREAM, Category, Frame, Recording
 from vramfit.trace.shapes import Shapes
 from vramfit.trace.site import Sites
@@ -75,7 +75,7 @@ class Recorder(TorchDispatchMode):
         self.forward_sites: dict[int, tuple[str, tuple[Frame, ...]]] = {}
         self._names: dict[Any, str] = {}
         self._aliases: dict[Any, bool] = {}
-        self._accumulation = _Accumulation()
+        self._accumulation = Accumulation(self.live)
         self._shapes = Shapes()
 
     def __torch_dispatch__(
@@ -91,7 +91,8 @@ class Recorder(TorchDispatchMode):
         self.num_operators += 1
         if self.on_operator is not None:
             self.on_operator(self.num_operators)
-        if self.backward_depth and self._accumulation.in_place(func, args, self):
+        addition = self._accumulation.judge(func, args) if self.backward_depth else Addition.OTHER
+        if addition is Addition.IN_PLACE:
             return args[0]
         if self.written is not None:
             self.written(func, args)
@@ -103,6 +104,8 @@ class Recorder(TorchDispatchMode):
             aliases = self._aliases[func] = _only_aliases(func)
         if not aliases:
             self._outputs(func, args, kwargs, out)
+        if addition is Addition.OUT_OF_PLACE:
+            self.live[storage_key(out)].seq = SUM
         if func in self.scratching and _lies_on_meta(args) and (not self.uncounted or self._aside(args) is None):
             self.scratching[func](func, args, out)
         return out
@@ -272,53 +275,3 @@ def _only_aliases(func: Any) -> bool:
         return False
     returns = schema.returns
     return bool(returns) and all(r.alias_info is not None for r in returns)
-
-
-def _is_dense(tensor: torch.Tensor) -> bool:
-    """Return whether a tensor's elements fill its span without holes or overlap, in whatever order."""
-    expected = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size > 1 and stride != expected:
-            return False
-        expected *= size
-    return True
-
-
-class _Accumulation:
-    """Adds gradients up in place where the engine would, had it not seen a mode.
-
-    With modes on, the engine adds two gradients that arrive at one place into a third tensor; on a device it adds into
-    the first when nobody else holds that. Source: pytorch/pytorch:torch/csrc/autograd/input_buffer.cpp,
-    ``can_accumulate_inplace``; accumulate_grad.h for gradients of leaves.
-    """
-
-    def __init__(self) -> None:
-        self._add = torch.ops.aten.add.Tensor
-        self._alone: tuple[int, int, int] | None = None
-
-    def in_place(self, func: Any, args: tuple[Any, ...], recorder: Recorder) -> bool:
-        """Return whether this is the engine's own addition and its first operand may take the sum."""
-        if func is not self._add or len(args) != 2 or torch.is_grad_enabled():
-            return False
-        node = torch._C._current_autograd_node()
-        old, new = args
-        if node is None or not isinstance(old, torch.Tensor) or not isinstance(new, torch.Tensor):
-            return False
-        if old.shape != new.shape or old.dtype != new.dtype or not old.is_meta:
-            return False
-        if type(node).__name__ == "AccumulateGrad":
-            return True
-        entry = recorder.live.get(old.untyped_storage()._cdata)
-        if entry is None or entry.seq in (-1, node._sequence_nr()):
-            return False
-        return self._held_once(old) and (old.is_contiguous() or _is_dense(old))
-
-    def _held_once(self, old: torch.Tensor) -> bool:
-        counts = (
-            old._use_count(),
-            torch._C._storage_Use_Count(old.untyped_storage()._cdata),
-            sys.getrefcount(old),
-        )
-        if self._alone is None:
-            self._alone = (4, 2, 99)
-        return counts[0] <= self._alone[0] and counts[1] <= self._alone[1]

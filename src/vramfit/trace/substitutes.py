@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from vramfit.trace.rms_norm import FusedRmsNorm
 from vramfit.trace.view import Handler, View
 
 _CUDNN_BATCH_LIMIT = 880_801
@@ -34,7 +35,7 @@ class Substitutes:
             torch.log_softmax: self._half_to_float(torch.log_softmax, torch.ops.aten._log_softmax),
             torch.Tensor.log_softmax: self._half_to_float(torch.Tensor.log_softmax, torch.ops.aten._log_softmax),
         }
-        if self.view.machine.torch_version >= RMS_NORM_FUSED_SINCE and hasattr(torch.ops.aten, "_fused_rms_norm"):
+        if self.view.machine.torch_version >= RMS_NORM_FUSED_SINCE:
             found[torch.rms_norm] = self._rms_norm
         for name in ("dropout", "dropout_"):
             func = getattr(torch._C._VariableFunctions, name, None)
@@ -69,7 +70,7 @@ class Substitutes:
         x, shape, weight, eps = _named(args, kwargs, "input normalized_shape weight eps")
         if not self.view.on_device(x) or (weight is not None and weight.dtype != x.dtype):
             return torch.rms_norm(x, shape, weight, eps)
-        return torch.ops.aten._fused_rms_norm(x, list(shape), weight, eps)[0]
+        return FusedRmsNorm.apply(x, weight, len(shape))
 
     def _half_to_float(self, func: Callable[..., Any], fused: Any) -> Handler:
         """Return a handler that turns float16 into a float32 result without a float32 copy.

@@ -13,12 +13,13 @@ from torch.utils._pytree import tree_map_only
 
 from vramfit.trace.attention import Attention
 from vramfit.trace.kernels import Kernels
+from vramfit.trace.loss_kernels import loss_kernels
 from vramfit.trace.parts import Parts
 from vramfit.trace.recurrent import Recurrent
 from vramfit.trace.replacements import Replacements
 from vramfit.trace.substitutes import Substitutes
 from vramfit.trace.tensors import Tensors
-from vramfit.trace.view import CUDA, as_device
+from vramfit.trace.view import CUDA, META, as_device
 
 
 class Surroundings:
@@ -55,6 +56,8 @@ class Surroundings:
         replace.set(torch, "Generator", _generator_class(torch.Generator))
         replace.set(torch, "clear_autocast_cache", self._clear_autocast_cache(torch.clear_autocast_cache))
         replace.set(torch, "compile", _not_compiled)
+        group = "_group_tensors_by_device_and_dtype"
+        replace.set(torch._C, group, self._grouped(getattr(torch._C, group)))
         replace.set(torch, "set_default_device", self._set_default_device)
         replace.set(torch, "get_default_device", lambda: view.default_device or torch.device("cpu"))
         replace.set(torch, "save", self._save(torch.save))
@@ -63,7 +66,7 @@ class Surroundings:
         replace.set(saved_tensors_hooks, "__init__", self._saved_hooks(saved_tensors_hooks.__init__))
         replace.set(torch.utils.data._utils.pin_memory, "pin_memory", lambda data, device=None: data)
         replace.set_all(torch.backends.cudnn, self._cudnn())
-        gpu.recorder.kernels.update(Kernels(gpu.values).table() | recurrent.kernels())
+        gpu.recorder.kernels.update(Kernels(gpu.values).table() | recurrent.kernels() | loss_kernels())
         gpu.recorder.scratching.update(gpu.workspaces.table())
         replace.set(torch.UntypedStorage, "resize_", self._resize(torch.UntypedStorage.resize_))
         swap = torch.__future__.get_swap_module_params_on_conversion()
@@ -87,6 +90,15 @@ class Surroundings:
 
     def _set_default_device(self, device: Any) -> None:
         self.gpu.view.default_device = None if device is None else torch.device(device)
+
+    def _grouped(self, real: Any) -> Any:
+        """Return the grouping that foreach functions start with: it names the device that C++ sees."""
+
+        def grouped(*args: Any, **kwargs: Any) -> Any:
+            found = real(*args, **kwargs)
+            return {(CUDA if device == META else device, kind): tensors for (device, kind), tensors in found.items()}
+
+        return grouped
 
     def _save(self, real: Any) -> Any:
         """Return ``torch.save``: what lies on the device is written without its data."""

@@ -57,8 +57,9 @@ class Tensors:
             torch.device: _as_it_is(torch.device),
             torch.full: self._valued(torch.full),
             torch.scalar_tensor: self._valued(torch.scalar_tensor),
-            torch.tensor: self._valued(torch.tensor),
-            torch.as_tensor: self._valued(torch.as_tensor),
+            torch.tensor: self._from_data(torch.tensor),
+            torch.as_tensor: self._from_data(torch.as_tensor),
+            torch.asarray: self._from_data(torch.asarray),
             torch.zeros: self._filled(torch.zeros, 0.0),
             torch.ones: self._filled(torch.ones, 1.0),
         }
@@ -208,6 +209,22 @@ class Tensors:
             return torch.Tensor.data_ptr(tensor)
         start = tensor.storage_offset() * tensor.element_size()
         return tensor.untyped_storage()._cdata * 512 + start
+
+    def _from_data(self, func: Any) -> Handler:
+        """Return a handler for functions that take data: it is made on the host, then copied to the device."""
+
+        def handle(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            named = kwargs.get("device", self.view.default_device)
+            wanted = torch.device("cuda", named) if isinstance(named, int) else as_device(named)
+            given = args[0] if args else kwargs.get("data")
+            if wanted is None or wanted.type != "cuda" or (isinstance(given, torch.Tensor) and given.is_meta):
+                return self.view.run(func, args, kwargs)
+            tracked = kwargs.get("requires_grad", False)
+            rest = {k: v for k, v in kwargs.items() if k not in ("device", "requires_grad")}
+            out = self._moved(func(*args, **rest, device=CPU), wanted)
+            return out.requires_grad_(tracked) if tracked else out
+
+        return handle
 
     def _valued(self, func: Any) -> Handler:
         """Return a handler that remembers the value of a single number."""

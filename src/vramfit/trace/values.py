@@ -37,7 +37,7 @@ class Values:
     """What is known, hinted and stated about data."""
 
     def __init__(self, recorder: Recorder, hints: Mapping[str, Hint] | None) -> None:
-        """Take hints by operator (``item``, ``nonzero``), or by ``file.py:line`` for one place."""
+        """Take hints by operator (``item``, ``bool``, ``nonzero``), or by ``file.py:line`` for one place."""
         self.recorder, self.hints = recorder, dict(hints or {})
         self.stated: dict[str, int] = {}
         """What was assumed about data, and how often."""
@@ -88,7 +88,7 @@ class Values:
         known = self.known(tensor)
         if known is not None:
             return known
-        hint = self.hint("item")
+        hint = self.hint("bool" if tensor.dtype == torch.bool else "item")
         if hint is not None:
             return hint
         if tensor.dtype == torch.bool:

@@ -14,6 +14,7 @@ import torch
 from vramfit.errors import UnknownNameError
 from vramfit.names import nearest
 from vramfit.trace.cublas import Cublas
+from vramfit.trace.loss_kernels import unreduced_bytes
 from vramfit.trace.machine import Machine
 from vramfit.trace.recorder import Recorder, Scratch
 from vramfit.trace.workspace_sizes import (
@@ -129,6 +130,12 @@ RULES = (
         sizes=lambda machine, args, out: foreach_norm_bytes(args[0]),
         source="pytorch/pytorch:aten/src/ATen/native/cuda/ForeachReduceOp.cu: one number per chunk of 65,536 elements, "
         "for the largest tensor's chunks times all tensors",
+    ),
+    Rule(
+        name="loss",
+        operators=("mse_loss", "smooth_l1_loss", "huber_loss"),
+        sizes=unreduced_bytes,
+        source="pytorch/pytorch:aten/src/ATen/native/Loss.cpp: the loss of every element, before it is reduced",
     ),
     Rule(
         name="multinomial",
