@@ -59,6 +59,10 @@ class BlockStyle:
     """Attention implementation where the request names none."""
     fused_adapter: bool = False
     """True: the adapter's product is scaled and added in one kernel each way (Unsloth); False: as peft writes it."""
+    pads_adapters: bool = False
+    """True: adapters of a part of queries, keys and values are padded to the width of all (LitGPT)."""
+    packed_keeps_input: bool = False
+    """True: a 4-bit layer keeps its input for the backward pass (bitsandbytes up to 0.42); False: later releases."""
     dropout: bool | None = None
     """Whether blocks drop a share of their outputs and attention probabilities; None = as the family's own code.
     Models with experts do not, whatever a framework's default is: no published recipe trains them so."""

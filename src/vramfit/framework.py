@@ -175,6 +175,8 @@ class Framework:
     expert_tensor_parallel: bool = False
     """Whether experts are divided by ``tp`` too when the plan does not say ``etp``."""
     pp_schedule: str = "1f1b"
+    global_batch: int | None = None
+    """Sequences of one step on all ranks, which decides how often gradients are accumulated; None = once."""
     buckets: Buckets = Buckets()
     clips_gradients: bool = False
     """Whether gradients are scaled to a greatest norm before the step."""

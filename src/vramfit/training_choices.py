@@ -57,7 +57,7 @@ def decide(model: ModelSpec, training: Training, plan: Plan) -> Decided:
     _contradictions(training)
     sharding = sharding_of(framework, plan)
     recipe = _recipe(training, framework, sharding)
-    defaults = {**_from_framework(training, framework, recipe), **_sizes(model)}
+    defaults = {**_from_framework(training, framework, recipe, plan), **_sizes(model)}
     filled, opened = _fill(training, defaults)
     choices.extend(opened)
     filled, opened = _follow(filled, sharding)
@@ -129,7 +129,15 @@ def _under(recipe: Recipe, sharding: Sharding) -> Recipe:
     )
 
 
-def _from_framework(training: Training, framework: Framework, recipe: Recipe) -> dict[str, tuple[Any, str]]:
+def _accumulation(training: Training, framework: Framework, plan: Plan) -> tuple[int, str]:
+    """Return micro-batches of one step: what a framework's own size of a step comes to, where it has one."""
+    if framework.global_batch is None or training.optimizer_in_backward:
+        return 1, "every micro-batch is a step"
+    each = training.micro_batch * plan.dp_shard * plan.dp_replicate
+    return max(1, framework.global_batch // each), f"{framework.name} steps on {framework.global_batch} sequences"
+
+
+def _from_framework(training: Training, framework: Framework, recipe: Recipe, plan: Plan) -> dict[str, tuple[Any, str]]:
     """Return what the framework takes for every field that it decides."""
     name = f"{framework.name}'s default"
     by_recipe = f"{framework.name}'s recipe for {training.precision or framework.precision}"
@@ -140,7 +148,7 @@ def _from_framework(training: Training, framework: Framework, recipe: Recipe) ->
         "master_format": (recipe.master_format, by_recipe),
         "optimizer_state_format": (recipe.optimizer_state_format, by_recipe),
         "reduce_format": (recipe.reduce_format, by_recipe),
-        "gradient_accumulation_steps": (1, "every micro-batch is a step"),
+        "gradient_accumulation_steps": _accumulation(training, framework, plan),
         "optimizer": (framework.optimizer, name),
         "optimizer_implementation": (framework.optimizer_implementation, name),
         "optimizer_in_backward": (False, name),

@@ -23,30 +23,35 @@ FRAGMENTATION = Band(
     source="no run gives both counters; range of the runs of other frameworks that do (docs/accuracy.md)",
 )
 
-PROFILES = (
-    Framework(
-        name="litgpt",
-        version="0.1",
-        checked="litgpt 0.5.3",
-        recipes=(FP32, pure("bf16"), pure("fp16"), mixed("bf16-mixed", "bf16"), mixed("fp16-mixed", "fp16")),
-        precision="bf16",
-        optimizer="adamw",
-        optimizer_implementation="foreach",
-        loss="chunked",
-        adapter=ADAPTER,
-        base_format="nf4",
-        style=BlockStyle(
-            repeats_key_values=True,
-            casts_chunks=False,
-            dropout=False,
-            wide_norm=True,
-            joins_queries=True,
-            fused_query_key_value=True,
-        ),
-        sharding=Sharding.FSDP1,
-        fragmentation=FRAGMENTATION,
-        counts=Quantity.ALLOCATED_PEAK,
+FIRST = Framework(
+    name="litgpt",
+    version="0.1",
+    checked="litgpt 0.5.3",
+    recipes=(FP32, pure("bf16"), pure("fp16"), mixed("bf16-mixed", "bf16"), mixed("fp16-mixed", "fp16")),
+    precision="bf16",
+    optimizer="adamw",
+    optimizer_implementation="foreach",
+    loss="chunked",
+    adapter=ADAPTER,
+    base_format="nf4",
+    global_batch=16,
+    style=BlockStyle(
+        repeats_key_values=True,
+        fused_query_key_value=True,
+        fused_gate_up=False,
+        casts_chunks=False,
+        packed_keeps_input=True,
+        pads_adapters=True,
+        dropout=False,
+        wide_norm=True,
+        joins_queries=True,
     ),
+    sharding=Sharding.FSDP1,
+    fragmentation=FRAGMENTATION,
+    counts=Quantity.ALLOCATED_PEAK,
 )
 """Lightning-AI/litgpt@v0.5.3:litgpt/finetune/lora.py: optimizer "AdamW" without ``fused``; FSDPStrategy with
-auto_wrap_policy and activation_checkpointing_policy {Block}; litgpt/utils.py: chunked_cross_entropy, 128 tokens."""
+auto_wrap_policy and activation_checkpointing_policy {Block}; litgpt/utils.py: chunked_cross_entropy, 128 tokens;
+litgpt/model.py: queries, keys and values of one matrix; pyproject.toml: bitsandbytes 0.42.0."""
+
+PROFILES = (FIRST,)

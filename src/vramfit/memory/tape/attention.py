@@ -122,8 +122,23 @@ def _projections(w: Writer, x: Value, hidden: int, heads: Heads, matrices: Matri
         return op.laid_out(t, q), op.laid_out(t, k), op.view(t, v)
     use = matrices["query_key_value"] if matrices.has("query_key_value") else merged(matrices, "query", "value")
     (mixed,) = w.gathered(x, hidden, (sum(widths),), (use,))
+    if w.style.pads_adapters:
+        mixed = _padded(w, mixed, widths, matrices)
     q, k, v = op.split(t, mixed, tuple(w.flow.tokens * width for width in widths))
     return q, k, v
+
+
+def _padded(w: Writer, mixed: Value, widths: tuple[int, ...], matrices: Matrices) -> Value:
+    """Keep the product of adapters on some of queries, keys and values, which was padded to the width of all.
+
+    Source: Lightning-AI/litgpt:litgpt/lora.py, LoRAQKVLinear.zero_pad; pytorch/pytorch:tools/autograd/derivatives.yaml,
+    index_copy, which saves its source.
+    """
+    own = [n for n, use in zip(widths, ("query", "key", "value"), strict=True) if matrices[use].rank]
+    if len(own) in {0, len(widths)}:
+        return mixed
+    source = w.t.new(w.flow.tokens * sum(own), w.flow.each)
+    return op.fused(w.t, (mixed,), mixed.alias(), (source,))
 
 
 def merged(matrices: Matrices, first: str, second: str) -> Matrix:

@@ -233,9 +233,10 @@ def part(t: Tape, x: Value, elements: int) -> Value:
     return view(t, x, elements)
 
 
-def packed_linear(t: Tape, x: Value, inputs: int, outputs: int) -> Value:
+def packed_linear(t: Tape, x: Value, inputs: int, outputs: int, *, keeps_input: bool = False) -> Value:
     """Multiply by a frozen matrix that is stored packed: each pass unpacks it for itself.
 
+    Up to bitsandbytes 0.42 the input is kept, although nothing needs it.
     Source: bitsandbytes-foundation/bitsandbytes:bitsandbytes/autograd/_functions.py, MatMul4Bit.
     """
     unpacked = t.new(inputs * outputs, x.each)
@@ -249,7 +250,7 @@ def packed_linear(t: Tape, x: Value, inputs: int, outputs: int) -> Value:
         del again
         return (of_x,)
 
-    return t.record((x,), y, derive)
+    return t.record((x,), y, derive, (x,) if keeps_input else ())
 
 
 def laid_out(t: Tape, x: Value) -> Value:

@@ -45,7 +45,8 @@ class Writer:
     def _base(self, x: Value, inputs: int, outputs: int, matrix: Matrix) -> Value:
         t, each = self.t, self.flow.each
         if matrix.packed:
-            y = op.packed_linear(t, op.cast(t, x, self.flow.packed_each), inputs, outputs)
+            narrow = op.cast(t, x, self.flow.packed_each)
+            y = op.packed_linear(t, narrow, inputs, outputs, keeps_input=self.style.packed_keeps_input)
             return op.cast(t, y, each)
         weight = self.weight(inputs * outputs, trains=matrix.trains)
         offset = self.weight(outputs, trains=matrix.bias_trains) if matrix.bias else None
