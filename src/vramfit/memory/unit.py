@@ -208,12 +208,7 @@ def _zero_bucket(setting: Setting) -> tuple[Buffers, ...]:
 
 
 def standing_buffers(setting: Setting) -> tuple[Buffers, ...]:
-    """Return buffers that stand for the whole of training. [B]
-
-    DDP's buckets, stand-ins for Megatron's gradients, and under a pipeline the gradients that FSDP2 adds up whole.
-    """
-    if setting.sharding is Sharding.FSDP2 and setting.shard.state_ranks > 1 and not _alone(setting):
-        return (_whole_gradients(setting),)
+    """Return buffers that stand for the whole of training: DDP's buckets, stand-ins for Megatron's gradients. [B]"""
     if setting.framework.style.fused_weight_gradients and setting.sharding is Sharding.MEGATRON:
         return (_stand_ins(setting),)
     if setting.sharding is not Sharding.DDP or setting.framework.buckets.gradients_in_buckets:
@@ -224,25 +219,6 @@ def standing_buffers(setting: Setting) -> tuple[Buffers, ...]:
             name="buffers/ddp_buckets", bytes=size, formula="gradients once more, in buckets that are reduced",
             source="pytorch/pytorch:torch/nn/parallel/distributed.py, gradient_as_bucket_view",
         ),
-    )  # fmt: skip
-
-
-def _alone(setting: Setting) -> bool:
-    """Whether this rank is all stages of the pipeline."""
-    return setting.shard.first and setting.shard.last
-
-
-def _whole_gradients(setting: Setting) -> Buffers:
-    """Return the gradients that micro-batches of a pipeline add up before they are reduced: all of the stage, whole.
-
-    Source: pytorch/pytorch:torch/distributed/pipelining/stage.py, backward_maybe_with_nosync (no gradient travels
-    before the last micro-batch); torch/distributed/fsdp/_fully_shard/_fsdp_param.py, to_accumulated_grad_if_needed
-    (they are added up in the format in which they will travel).
-    """
-    size = sum(trained_bytes(h, setting, setting.recipe.reduce_format, 1) for h in setting.held)
-    return Buffers(
-        name="buffers/whole_gradients", bytes=size, formula=f"gradients of the stage in {setting.recipe.reduce_format}",
-        source="pytorch/pytorch:torch/distributed/pipelining/stage.py, backward_maybe_with_nosync",
     )  # fmt: skip
 
 
