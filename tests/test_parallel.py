@@ -96,3 +96,16 @@ def test_vocabulary_is_padded_up() -> None:
     """50,257 entries over 4 ranks: 12,565 each."""
     (rank,) = shards(read_model("openai-community/gpt2"), Plan(tp=4))
     assert 12_565 == rank.model.vocab_size == rank.model.embeddings[0].shape[0]
+
+
+def test_layers_that_look_at_images_are_divided_too() -> None:
+    """Keys and values of cross attention go by heads as those of self attention do: half of them on each of two."""
+    model = read_model("meta-llama/Llama-3.2-11B-Vision-Instruct")
+    (rank,) = shards(model, Plan(tp=2))
+    halves = {
+        (t.shape[0], whole.shape[0])
+        for layer, cut in zip(model.layers, rank.model.layers, strict=True)
+        for whole, t in zip(layer.tensors, cut.tensors, strict=True)
+        if whole.cut is Cut.KEY_VALUE_HEADS
+    }
+    assert {(512, 1024)} == halves

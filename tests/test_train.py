@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vramfit.catalogue.device import find_device
-from vramfit.errors import ImpossiblePlanError, InvalidValueError
+from vramfit.errors import ImpossiblePlanError, InvalidValueError, UnsupportedModelError
 from vramfit.estimate import estimate
 from vramfit.request import TRAINING_ONLY, Inference, Plan
 from vramfit.result import Breakdown, Counter, Phase, Quantity
@@ -259,3 +259,10 @@ def test_generating_is_a_phase(objective: str) -> None:
     if objective == "grpo":
         engine = next(i.bytes for i in rank.items if i.name == "rollout/engine")
         assert device.capacity_bytes * 0.3 == pytest.approx(engine, abs=1)
+
+
+@pytest.mark.parametrize("name", ["facebook/dinov2-small"])
+def test_models_without_tokens_are_refused(name: str) -> None:
+    """What reads images alone is refused by name, and the other way is offered."""
+    with pytest.raises(UnsupportedModelError, match="vramfit trace"):
+        estimate_training(read_model(name), Training())

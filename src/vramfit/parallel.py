@@ -337,6 +337,6 @@ def _cut_tensor(tensor: Tensor, tp: int, attention: Attention | None) -> Tensor:
     return replace(tensor, shape=tuple(shape))
 
 
-def _grouped_query(attention: Attention | None) -> GroupedQuery:
-    assert isinstance(attention, GroupedQuery)
+def _grouped_query(attention: Attention | None) -> GroupedQuery | CrossAttention:
+    assert isinstance(attention, GroupedQuery | CrossAttention)
     return attention

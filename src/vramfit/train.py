@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from vramfit.device import Device
+from vramfit.errors import UnsupportedModelError
 from vramfit.estimate import layer_name
 from vramfit.framework import Band
 from vramfit.memory.model_states import (
@@ -106,12 +107,27 @@ def settings_of(
     model: ModelSpec, training: Training, plan: Plan, device_count: int | None = None
 ) -> tuple[Decided, Cutting, ModelSpec, tuple[Setting, ...]]:
     """Return what was decided, how the plan is carried out, the model as it trains, and every distinct rank."""
+    _check_model(model)
     check_plan(model, plan, device_count)
     decided = decide(model, training, plan)
     cut = cutting(decided.framework, plan, decided.training.gradient_accumulation_steps or 1)
     scored = as_scored(model, decided.training.objective)
     marked = as_trained(scored, decided.training, wide_base=decided.framework.wide_base)
     return decided, cut, marked, tuple(setting_of(s, decided, cut) for s in training_shards(marked, cut))
+
+
+def _check_model(model: ModelSpec) -> None:
+    """Refuse what has no tokens to learn from.
+
+    Raises:
+        UnsupportedModelError: a diffusion pipeline, or a model that reads images alone.
+    """
+    if model.components or not model.vocab_size:
+        what = "a diffusion pipeline" if model.components else "without a vocabulary"
+        raise UnsupportedModelError(
+            f"{model.name}: is {what}: expected a model that reads tokens; "
+            "`vramfit trace` counts the training of any PyTorch module"
+        )
 
 
 def setting_of(shard: Shard, decided: Decided, cut: Cutting) -> Setting:
