@@ -82,6 +82,8 @@ class States:
     """Largest of the other phases, as torch counts it."""
     whole: Sums
     """Largest of the other phases, with what torch does not count."""
+    loaded: int
+    """What is there before the first step."""
     passes: bool
     reduces: tuple[bool, ...]
     """Runs whose gradients travel: they have a point more."""
@@ -190,7 +192,7 @@ class MeshCount:
     def need(self, place: Place, micro_batch: int, accumulation: int, recompute: str) -> Need:
         """Return what the heaviest rank needs: of equal stages the one that holds most at once."""
         expected, high, number = -1, -1, 0
-        plan, band = place.cut.plan, self.framework.fragmentation
+        plan, band = place.cut.plan, self.framework.fragmented_by(place.cut.sharding)
         held = self._flights(plan, accumulation)
         for piece in place.pieces:
             flight = max(held[stage] for stage in piece.alike)
@@ -202,12 +204,11 @@ class MeshCount:
             if met is None:
                 met = self.met[pair] = meet(tokens, states)
             inside, inside_high, here, here_high = met.peaks(flight, plan.virtual_stages or 1)
-            lost = fragmented(Total(low_bytes=0, expected_bytes=inside, high_bytes=inside_high), band)
+            lost = fragmented(Total(low_bytes=0, expected_bytes=inside, high_bytes=inside_high), states.loaded, band)
             here += lost.expected_bytes
             if here > expected:
                 expected, number = here, piece.stage.number
-            here_high += lost.high_bytes
-            high = max(high, here_high)
+            high = max(high, here_high + lost.high_bytes)
         return Need(expected, high, number)
 
     def _flights(self, plan: Plan, accumulation: int) -> tuple[int, ...]:
@@ -326,6 +327,7 @@ def _states(setting: Setting, step: Step, device: Device) -> States:
         evaluation_process=outside[Phase.EVALUATION],
         allocated=_largest(inside[phase] for phase in others),
         whole=_largest(_plus(inside[phase], outside[phase]) for phase in others),
+        loaded=inside[Phase.LOAD][0],
         passes=walk.passes,
         reduces=tuple(bool(run.unit.reduced_bytes) for run in walk.runs),
     )

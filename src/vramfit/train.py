@@ -324,9 +324,16 @@ def _communicators(one: Item, groups: int) -> Item:
 
 
 def _fragmentation(items: tuple[Item, ...], setting: Setting) -> Item:
-    """Return what the caching allocator holds beyond what is allocated at the peak, by the framework's band. [B]"""
-    band = setting.framework.fragmentation
-    lost = fragmented(Breakdown(rank="", num_ranks=1, items=items).peak(Counter.ALLOCATED), band)
+    """Return what the caching allocator holds beyond what is allocated at the peak, by the framework's band. [B]
+
+        ratio * (allocated at the peak - loaded before the first step)
+
+    What is loaded first lies without holes; all else shares what the allocator caches.
+    """
+    band = setting.framework.fragmented_by(setting.sharding)
+    counted = Breakdown(rank="", num_ranks=1, items=items)
+    loaded = counted.total(Phase.LOAD, Counter.ALLOCATED).expected_bytes
+    lost = fragmented(counted.peak(Counter.ALLOCATED), loaded, band)
     return Item(
         name="runtime/fragmentation",
         bytes=lost.expected_bytes,
@@ -334,19 +341,19 @@ def _fragmentation(items: tuple[Item, ...], setting: Setting) -> Item:
         high_bytes=lost.high_bytes,
         phases=WHILE_TRAINING,
         basis=Basis.MEASURED,
-        formula=f"{100 * band.expected_ratio:.0f} % of the allocated peak, "
+        formula=f"{100 * band.expected_ratio:.0f} % of the allocated peak less what is loaded before the first step, "
         f"{100 * band.low_ratio:.0f} to {100 * band.high_ratio:.0f} % seen",
         source=band.source,
         counter=Counter.RESERVED,
     )
 
 
-def fragmented(peak: Total, band: Band) -> Total:
+def fragmented(peak: Total, loaded: int, band: Band) -> Total:
     """Return what the allocator holds beside an allocated peak. [B]"""
     return Total(
-        low_bytes=int(peak.low_bytes * band.low_ratio),
-        expected_bytes=int(peak.expected_bytes * band.expected_ratio),
-        high_bytes=int(peak.high_bytes * band.high_ratio),
+        low_bytes=int((peak.low_bytes - loaded) * band.low_ratio),
+        expected_bytes=int((peak.expected_bytes - loaded) * band.expected_ratio),
+        high_bytes=int((peak.high_bytes - loaded) * band.high_ratio),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from vramfit.framework import AdapterDefaults
 from vramfit.frameworks.ms_swift import PROFILES as SWIFT
+from vramfit.frameworks.transformers import FRAGMENTATION
 from vramfit.result import Quantity
 
 ADAPTER = AdapterDefaults(
@@ -27,6 +28,7 @@ PROFILES = (
         recompute="none",
         optimizer_implementation="fused",
         adapter=ADAPTER,
+        fragmentation=FRAGMENTATION,
         counts=Quantity.RESERVED_PEAK,
     ),
 )

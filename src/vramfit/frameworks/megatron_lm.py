@@ -25,10 +25,10 @@ def main_gradients(precision: str, word: str, gradients: str) -> Recipe:
 
 FRAGMENTATION = Band(
     low_ratio=0.0,
-    expected_ratio=0.05,
-    high_ratio=0.21,
+    expected_ratio=0.06,
+    high_ratio=0.25,
     source="reserved over allocated 1.03 to 1.09 in 19 runs (MooreThreads/SimuMax), 1.02 to 1.08 in four and 1.21 in "
-    "one of NVIDIA-NeMo/Megatron-Bridge",
+    "one of NVIDIA-NeMo/Megatron-Bridge, of totals of which a fifth is loaded first",
 )
 
 STYLE = BlockStyle(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vramfit.framework import AdapterDefaults
+from vramfit.framework import AdapterDefaults, Band
 from vramfit.frameworks.pytorch import FP32, mixed, pure
 from vramfit.frameworks.transformers import FIRST as TRAINER
 from vramfit.frameworks.transformers import STYLE
@@ -18,6 +18,16 @@ ADAPTER = AdapterDefaults(
     dropout=0.05,
     source="modelscope/ms-swift@v2.0.5:swift/llm/utils/argument.py (lora_rank, lora_alpha, lora_dropout_p)",
 )
+
+FRAGMENTATION = Band(
+    low_ratio=0.0,
+    expected_ratio=1.0,
+    high_ratio=1.9,
+    source="60 steps of lengths drawn as in the documentation's data set (mean 3,234, deviation 8,152, cut at the "
+    "longest allowed), replayed through a simulated allocator: 0.8 to 1.5 where lengths differ, 0.36 where not: "
+    "a longer batch needs new memory for its logits, and what shorter ones left stays cached",
+)
+"""Batches are padded to their own longest sample, so that hardly two are alike."""
 
 FIRST = replace(
     TRAINER,
@@ -34,6 +44,7 @@ FIRST = replace(
     precision="bf16",
     recompute="full",
     adapter=ADAPTER,
+    fragmentation=FRAGMENTATION,
     counts=Quantity.RESERVED_PEAK,
 )
 PROFILES = (FIRST, replace(FIRST, version="3.0", month="2025-01", style=STYLE))

@@ -5,16 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.block_style import BlockStyle
-from vramfit.framework import Band, Framework, Sharding
+from vramfit.framework import FSDP_FRAGMENTATION, Framework, Sharding
 from vramfit.frameworks.pytorch import FP32, mixed, pure
 from vramfit.result import Quantity
-
-FRAGMENTATION = Band(
-    low_ratio=0.02,
-    expected_ratio=0.2,
-    high_ratio=0.37,
-    source="reserved over active memory of six runs that print both (pytorch/torchtitan 83c879f18 and later)",
-)
 
 STYLE = BlockStyle(
     selects_operators=True,
@@ -47,7 +40,7 @@ FIRST = Framework(
     sharding=Sharding.FSDP2,
     whole_ends=False,
     clips_gradients=True,
-    fragmentation=FRAGMENTATION,
+    fragmentation=FSDP_FRAGMENTATION,
     counts=Quantity.RESERVED_PEAK,
 )
 """pytorch/torchtitan:torchtitan/config/job_config.py (activation_checkpoint.mode selective, optimizer.implementation
