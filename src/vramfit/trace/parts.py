@@ -8,6 +8,7 @@ from vramfit.trace.card import Card
 from vramfit.trace.cuda_answers import CudaAnswers
 from vramfit.trace.machine import Machine
 from vramfit.trace.progress import Progress
+from vramfit.trace.ranks import Ranks
 from vramfit.trace.recorder import Recorder
 from vramfit.trace.recording import Recording
 from vramfit.trace.values import Values
@@ -30,4 +31,5 @@ class Parts:
     progress: Progress
     answers: CudaAnswers
     workspaces: Workspaces
+    ranks: Ranks
     interrupted: bool = False

@@ -39,6 +39,7 @@ class _Storage(weakref.ref[Any]):
 
 
 NOT_COUNTED = -1
+_COPY = torch.ops.aten.copy_.default
 Scratch = Callable[[Any, tuple[Any, ...], Any], None]
 
 
@@ -65,6 +66,8 @@ class Recorder(TorchDispatchMode):
         self.aside: str | None = None
         """Where new storages are while set: ``cpu``, ``meta`` or ``cuda``; None = where the operands are."""
         self.backward_depth = 0
+        self.paused = 0
+        """Above 0 while PyTorch asks itself for shapes on fake tensors: nothing of that is on the device."""
         self.kernels: dict[Any, Callable[..., Any]] = {}
         """Operators that the meta device does not have, or has otherwise."""
         self.written: Callable[[Any, tuple[Any, ...]], None] | None = None
@@ -82,6 +85,8 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run an operator, and record what it left."""
+        if self.paused:
+            return func(*args, **(kwargs or {}))
         if types and any(t is not torch.Tensor and hasattr(t, "__torch_dispatch__") and _is_foreign(t) for t in types):
             return NotImplemented  # a subclass such as DTensor: its own operators on plain tensors come here again
         with torch._C.DisableTorchFunction():
@@ -115,6 +120,8 @@ class Recorder(TorchDispatchMode):
         try:
             return self._shapes.run(func, args, kwargs)
         except NotImplementedError as error:
+            if func is _COPY and not args[0].is_meta:  # data of the device, copied to the host: there is none
+                return args[0]
             if "meta" not in str(error).lower():
                 raise
             frames = self.sites.here()
@@ -156,7 +163,7 @@ class Recorder(TorchDispatchMode):
     def _aside(self, args: Iterable[Any]) -> str | None:
         """Return where an operator's results lie when all its tensors lie aside; None = on the device."""
         found = None
-        for each in _tensors(args):
+        for each in tensors_in(args):
             if each.is_meta:
                 aside = self.uncounted.get(storage_key(each))
                 if aside is None:
@@ -245,7 +252,7 @@ class Recorder(TorchDispatchMode):
 
 def _lies_on_meta(args: tuple[Any, ...]) -> bool:
     """Return whether an operator's first tensor is one without data."""
-    return next((tensor.is_meta for tensor in _tensors(args)), False)
+    return next((tensor.is_meta for tensor in tensors_in(args)), False)
 
 
 def storage_key(tensor: torch.Tensor) -> int:
@@ -260,12 +267,13 @@ def _is_foreign(kind: type) -> bool:
     return kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__  # type: ignore[attr-defined]
 
 
-def _tensors(values: Iterable[Any]) -> Iterable[torch.Tensor]:
+def tensors_in(values: Iterable[Any]) -> Iterable[torch.Tensor]:
+    """Yield the tensors among an operator's arguments, those in lists too."""
     for each in values:
         if isinstance(each, torch.Tensor):
             yield each
         elif isinstance(each, list | tuple):
-            yield from _tensors(each)
+            yield from tensors_in(each)
 
 
 def _only_aliases(func: Any) -> bool:

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
@@ -66,6 +67,8 @@ class Surroundings:
         replace.set(saved_tensors_hooks, "__init__", self._saved_hooks(saved_tensors_hooks.__init__))
         replace.set(torch.utils.data._utils.pin_memory, "pin_memory", lambda data, device=None: data)
         replace.set_all(torch.backends.cudnn, self._cudnn())
+        replace.set_all(FakeTensorMode, self._shape_questions())
+        gpu.ranks.install(replace, stack)
         gpu.recorder.kernels.update(Kernels(gpu.values).table() | recurrent.kernels() | loss_kernels())
         gpu.recorder.scratching.update(gpu.workspaces.table())
         replace.set(torch.UntypedStorage, "resize_", self._resize(torch.UntypedStorage.resize_))
@@ -157,6 +160,20 @@ class Surroundings:
             "version": lambda: version,
             "is_acceptable": lambda tensor: tensor.is_cuda and tensor.is_floating_point(),
         }
+
+    def _shape_questions(self) -> dict[str, Any]:
+        """Return how fake tensors are switched on and off: distributed tensors derive their shapes with them."""
+        recorder, enter, leave = self.gpu.recorder, FakeTensorMode.__enter__, FakeTensorMode.__exit__
+
+        def begin(mode: Any) -> Any:
+            recorder.paused += 1
+            return enter(mode)
+
+        def end(mode: Any, *error: Any) -> Any:
+            recorder.paused -= 1
+            return leave(mode, *error)
+
+        return {"__enter__": begin, "__exit__": end}
 
     def _resize(self, real: Any) -> Any:
         recorder = self.gpu.recorder

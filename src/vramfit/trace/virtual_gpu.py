@@ -27,6 +27,7 @@ from vramfit.trace.cuda_answers import CudaAnswers
 from vramfit.trace.machine import imagine
 from vramfit.trace.parts import Parts
 from vramfit.trace.progress import Progress
+from vramfit.trace.ranks import Ranks
 from vramfit.trace.recorder import Recorder
 from vramfit.trace.recording import Recording
 from vramfit.trace.replacements import Replacements
@@ -56,6 +57,8 @@ class VirtualGPU:
         capacity_bytes: int | None = None,
         enforce: bool = True,
         workspaces: frozenset[str] | bool = True,
+        world_size: int = 1,
+        rank: int = 0,
         on_operator: OnOperator | None = None,
     ) -> None:
         """Imagine a card of the catalogue.
@@ -65,6 +68,8 @@ class VirtualGPU:
         operator or by ``file.py:line``. ``capacity_bytes``: other than the card's. ``enforce``: False = nothing
         is refused, to find out how much a program needs that does not fit; it is still told the card's size.
         ``workspaces``: names of the rules to apply, or all or none. ``on_operator``: told how many operators have run.
+
+        ``world_size``, ``rank``: trace one rank of several; the others are not there.
 
         Raises:
             VramfitError: the card, the version or the configuration is not known.
@@ -91,6 +96,7 @@ class VirtualGPU:
             progress=Progress(recorder),
             answers=CudaAnswers(machine, card, recorder),
             workspaces=Workspaces(machine, recorder, chosen(workspaces)),
+            ranks=Ranks(recorder, world_size, rank),
         )
         self._surroundings = Surroundings(self.parts)
         self._chosen = workspaces
@@ -134,6 +140,7 @@ class VirtualGPU:
         assert self._entered is not None
         self.parts.interrupted = isinstance(error, KeyboardInterrupt)
         entered, self._entered = self._entered, None
+        self.parts.ranks.end()
         entered.close()
         self.parts.recorder.closed = True
         categorise(self.recording)
