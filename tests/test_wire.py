@@ -264,6 +264,9 @@ def test_an_answer_about_training_validates() -> None:
     jsonschema.validate(found, training_answer_schema())
     assert found["readings"]["process"]["expected_bytes"] == found["peak_bytes"] == found["breakdowns"][0]["peak_bytes"]
     assert found["allocated_bytes"] <= found["reserved_bytes"] <= found["process_bytes"]
+    assert {"low_bytes", "expected_bytes", "high_bytes"} == set(found["readings"]["process"])
+    assert found["readings"]["process"] == {name: found[name] for name in found["readings"]["process"]}
+    assert found["low_bytes"] < found["expected_bytes"] < found["high_bytes"]
     assert {"rank": 8, "alpha": 8.0} == {
         name: found["request"]["workload"]["adapter"][name] for name in ("rank", "alpha")
     }

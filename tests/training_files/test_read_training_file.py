@@ -262,6 +262,52 @@ def test_each_programs_keys_become_fields(text: str, kind: str, expected: Mappin
     assert expected == fields(file)
 
 
+FSDP_WORDS = '{"output_dir": "x", "fsdp": "%s"}'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("base_model: m\nadapter: qlora\nload_in_8bit: true", {"workload.base_format": "int8"}),
+        ("base_model: m\nadapter: lora\npeft_use_dora: true", {"workload.method": "dora"}),
+        ("base_model: m\nadapter: lora\ngptq: true", {"workload.method": "gptq-lora"}),
+        ("base_model: m", {"workload.method": "full"}),
+        ("base_model: m\nrl: simpo\nlora_r: 8", {"workload.objective": "orpo"}),
+        ("base_model: m\nplugins: [axolotl.integrations.cut_cross_entropy.X]", {"workload.loss": "fused-linear"}),
+        (FSDP_WORDS % "shard_grad_op auto_wrap", {"plan.reshard_after_forward": False}),
+        (FSDP_WORDS % "full_shard offload", {"workload.offload.parameters": "cpu"}),
+        ('{"output_dir": "x", "fsdp": true, "fsdp_config": {"reshard_after_forward": false}}',
+         {"plan.reshard_after_forward": False}),
+        ("finetuning_type: full\nbf16: true\nlora_rank: 8", {"workload.precision": "bf16-mixed"}),
+        ("finetuning_type: lora\nstage: dpo\npref_loss: orpo", {"workload.objective": "orpo"}),
+        ("finetuning_type: lora\nuse_unsloth: true", {"workload.framework": "unsloth"}),
+        ("finetuning_type: lora\ndisable_gradient_checkpointing: true", {"workload.recompute": "none"}),
+        ("checkpoint_dir: checkpoints/a/b\ntrain: {micro_batch_size: 1}\nquantize:", {"workload.method": "adapter"}),
+        ("checkpoint_dir: checkpoints/a/b\ntrain: {micro_batch_size: 1}", {"workload.method": "full", "model": "a/b"}),
+        ('[training]\ntensor_parallel_degree = 4\n[job]\ndump_folder = "x"', {"plan.tp": 4}),
+        ('[model]\nname = "qwen3"\nflavor = "0.6B"\n[parallelism]\npipeline_parallel_schedule = "Interleaved1F1B"',
+         {"model": "Qwen/Qwen3-0.6B", "plan.pp_schedule": "interleaved-1f1b"}),
+        ("swift pt --model m --deepspeed zero3_offload",
+         {"workload.method": "full", "plan.zero_stage": 3, "workload.offload.parameters": "cpu"}),
+        ("pretrain_gpt.py --seq-length 8 --num-layers 8 --num-layers-per-virtual-pipeline-stage 2",
+         {"plan.virtual_stages": 4, "plan.pp_schedule": "interleaved-1f1b"}),
+        ("pretrain_gpt.py --seq-length 8 --bf16 --fp8-format hybrid --use-torch-fsdp2",
+         {"workload.precision": "fp8-mixed", "plan.rest": "dp_shard"}),
+        ("pretrain_gpt.py --seq-length 8 --zero-stage 0", {"plan.zero_stage": 0, "plan.rest": "dp_shard"}),
+    ],
+    ids=range(21),
+)  # fmt: skip
+def test_particular_values_mean_what_their_program_does(text: str, expected: Mapping[str, Any]) -> None:
+    """Combinations of keys, switches with names, and values of other versions."""
+    found = fields(understood(text))
+    assert expected == {path: found.get(path) for path in expected}
+
+
+def test_adapters_of_a_full_run_are_not_taken() -> None:
+    """Ranks in a file that trains everything say nothing."""
+    assert not any(path.startswith("workload.adapter") for path in fields(understood("base_model: m\nlora_r: 8")))
+
+
 @pytest.mark.parametrize("text", [DEEPSPEED, ACCELERATE, TRAINER, AXOLOTL, LLAMA_FACTORY, TORCHTUNE, LITGPT, MEGATRON])
 def test_every_key_has_a_place(text: str) -> None:
     """Taken, without effect, touching memory uncounted or unknown: each key is one word with one of the four."""

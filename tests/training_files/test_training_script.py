@@ -38,6 +38,13 @@ def test_variables_that_double_are_refused() -> None:
         statements("\n".join(lines), "bomb.sh")
 
 
+def test_arrays_that_double_are_refused() -> None:
+    """The same with arrays that take themselves in."""
+    lines = ["A=(xxxxxxxx)", *["A+=(${A[@]} ${A[@]})"] * 40, "run ${A[@]}"]
+    with pytest.raises(InvalidValueError, match="at most 65,536 characters"):
+        statements("\n".join(lines), "bomb.sh")
+
+
 def test_a_script_that_is_too_long_is_refused() -> None:
     """A quarter of a mebibyte is enough for any script."""
     with pytest.raises(InvalidValueError, match="at most 262,144 characters"):

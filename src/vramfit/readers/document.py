@@ -14,7 +14,8 @@ LIMIT_BYTES = 2**20
 """Larger files are refused: published configurations have a few kilobytes."""
 _SCRIPT = re.compile(
     r"^[ \t]*(?:(?:export|declare|set|source|cd)\s|[A-Za-z_]\w*\+?=|--?[A-Za-z][\w.\-]*(?:[ =]|\\?$)"
-    r"|(?:torchrun|python3?|deepspeed|accelerate|swift|llamafactory-cli|trl|srun|bash|sh)\s)",
+    r"|(?:torchrun|python3?|deepspeed|accelerate|swift|llamafactory-cli|trl|srun|bash|sh)\s"
+    r"|\S+\.py\s)",
     re.MULTILINE,
 )
 """Beginnings of lines that a shell understands."""
