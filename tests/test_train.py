@@ -266,3 +266,17 @@ def test_models_without_tokens_are_refused(name: str) -> None:
     """What reads images alone is refused by name, and the other way is offered."""
     with pytest.raises(UnsupportedModelError, match="vramfit trace"):
         estimate_training(read_model(name), Training())
+
+
+def test_megatron_s_narrow_moments_are_widened_for_the_step() -> None:
+    """Weights 2, gradients 2, remainder of fp32 weights 2, moments 2 + 2; in the step two fp32 copies of them."""
+    model = read_model("llama-3.1-8b")
+    workload = Training(
+        framework="megatron-lm", precision="bf16-mixed", gradient_format="bf16", optimizer_state_format="bf16",
+        sequence_tokens=128, recompute="full",
+    )  # fmt: skip
+    (rank,) = estimate_training(model, workload).breakdowns
+    sizes = {item.name: item.bytes for item in rank.items}
+    assert 2 * model.num_parameters == sizes["optimizer/master_weights"]
+    assert 8 * model.num_parameters == sizes["optimizer/step_temporaries"]
+    assert {"optimizer/exp_avg", "optimizer/exp_avg_sq"} <= set(sizes)

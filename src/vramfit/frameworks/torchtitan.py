@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.block_style import BlockStyle
-from vramfit.framework import FSDP_FRAGMENTATION, Framework, Sharding
+from vramfit.framework import FSDP2_FRAGMENTATION, Framework, Sharding
 from vramfit.frameworks.pytorch import FP32, mixed, pure
 from vramfit.result import Quantity
 
@@ -40,7 +40,7 @@ FIRST = Framework(
     sharding=Sharding.FSDP2,
     whole_ends=False,
     clips_gradients=True,
-    fragmentation=FSDP_FRAGMENTATION,
+    fragmentation=FSDP2_FRAGMENTATION,
     counts=Quantity.RESERVED_PEAK,
 )
 """pytorch/torchtitan:torchtitan/config/job_config.py (activation_checkpoint.mode selective, optimizer.implementation

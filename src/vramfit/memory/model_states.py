@@ -7,10 +7,10 @@ everything in fp32 is 16 too, Megatron's fp32 gradients make it 18.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
-from vramfit.formats import weight_format
+from vramfit.formats import Role, weight_format
 from vramfit.framework import NO_MASTER, Framework, Recipe, Sharding
 from vramfit.memory.held import FLAT, Held, held_tensors, local_elements, local_shape, stored_bytes
 from vramfit.memory.optimizer_state import OPTIMIZERS, SMALLEST_PAGED, Optimizer, Parts, state_of
@@ -52,6 +52,9 @@ class Setting:
     def offload(self) -> OffloadAsked:
         """What waits on the host."""
         return self.training.offload or OffloadAsked()
+
+
+FP32_BYTES = 4
 
 
 def weight_ranks(setting: Setting, held: Held) -> int:
@@ -132,12 +135,26 @@ def master_weights(setting: Setting) -> Iterable[Item]:
     fmt = setting.recipe.master_format
     if fmt == NO_MASTER or setting.offload.optimizer:
         return
+    what = f"trained parameters in {fmt}"
+    if _precision_aware(setting) and setting.recipe.parameter_format == "bf16" and fmt == "fp32":
+        fmt, what = "bf16", "what fp32 has beyond the bf16 weights, in 16 bit,"
     size = sum(trained_bytes(h, setting, fmt, state_ranks(setting, h)) for h in setting.held)
     if size:
         yield exactly(
             "optimizer/master_weights", size, WHILE_TRAINING,
-            f"trained parameters in {fmt}" + _over(setting), f"{setting.framework.name}'s recipe", Basis.DERIVED,
+            what + _over(setting), f"{setting.framework.name}'s recipe", Basis.DERIVED,
         )  # fmt: skip
+
+
+def _precision_aware(setting: Setting) -> bool:
+    """Whether Megatron's optimizer keeps moments in 16 bit, and with them its fp32 weights as a remainder.
+
+    Source: NVIDIA/Megatron-LM:megatron/core/optimizer/optimizer_config.py (use_precision_aware_optimizer,
+    store_param_remainders, on by default); NVIDIA/TransformerEngine:transformer_engine/pytorch/optimizers/
+    fused_adam.py.
+    """
+    narrow = weight_format(setting.recipe.optimizer_state_format).block_bytes < FP32_BYTES
+    return setting.sharding is Sharding.MEGATRON and setting.recipe.master_format != NO_MASTER and narrow
 
 
 def _over(setting: Setting) -> str:
@@ -199,9 +216,10 @@ def step_temporaries(setting: Setting) -> Iterable[Item]:
         return
     size, formula = step_bytes(setting)
     if size:
-        yield exactly(
+        item = exactly(
             "optimizer/step_temporaries", size, (Phase.OPTIMIZER,), formula, setting.optimizer.source, Basis.DERIVED
         )
+        yield replace(item, low_bytes=0) if setting.sharding is Sharding.MEGATRON else item
 
 
 def step_bytes(setting: Setting) -> tuple[int, str]:
@@ -213,6 +231,8 @@ def step_bytes(setting: Setting) -> tuple[int, str]:
     cast = _cast_gradients(setting, trained)
     if cast[0]:
         return cast
+    if setting.sharding is Sharding.MEGATRON and setting.recipe.master_format != NO_MASTER:
+        return _megatron_step(setting, trained)
     if how == "fused" and optimizer.has_fused:
         return 0, "fused kernels work in place"
     if how == "foreach" and optimizer.has_foreach and not setting.training.optimizer_in_backward:
@@ -221,6 +241,25 @@ def step_bytes(setting: Setting) -> tuple[int, str]:
         )
         return size, "foreach: one more copy of a state of every trained parameter"
     return _loop_bytes(setting, trained)
+
+
+def _megatron_step(setting: Setting, trained: list[Held]) -> tuple[int, str]:
+    """Return what Megatron's step makes: fp32 copies of 16-bit moments, or of 16-bit gradients. [B]
+
+        moments in 16 bit: 2 * 4 for each element of the larger group, common weights or experts, which step in turn
+        gradients in 16 bit: 4 for each element
+
+    Source: NVIDIA/TransformerEngine:transformer_engine/pytorch/optimizers/fused_adam.py, get_unscaled_state and step;
+    NVIDIA/Megatron-LM:megatron/core/optimizer/distrib_optimizer.py, _copy_model_grads_to_main_grads.
+    """
+    groups = {True: 0, False: 0}
+    for held in trained:
+        groups[held.tensor.role is Role.EXPERT] += trained_bytes(held, setting, "fp32", state_ranks(setting, held))
+    if _precision_aware(setting):
+        return 2 * max(groups.values()), "fp32 copies of both moments, of common weights or of experts"
+    if weight_format(setting.recipe.gradient_format).block_bytes < FP32_BYTES:
+        return sum(groups.values()), "fp32 copy of this rank's share of the gradients"
+    return 0, "fused kernels work in place"
 
 
 def _loop_bytes(setting: Setting, trained: list[Held]) -> tuple[int, str]:
