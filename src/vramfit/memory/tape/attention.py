@@ -38,6 +38,8 @@ class Heads:
     """An explicit mask goes in, which FlashAttention does not take."""
     capped: bool = False
     """Scores pass a tanh."""
+    narrow: bool = False
+    """Their softmax is in their own format."""
 
 
 def grouped_query(w: Writer, x: Value, hidden: int, facts: GroupedQuery, form: BlockForm) -> Value:
@@ -51,6 +53,7 @@ def grouped_query(w: Writer, x: Value, hidden: int, facts: GroupedQuery, form: B
         key_tokens=w.flow.key_tokens,
         masked=facts.window_tokens is not None and facts.window_tokens < w.flow.key_tokens,
         capped=form.capped_scores,
+        narrow=form.narrow_softmax,
     )
     q, k, v = _projections(w, x, hidden, heads, form.matrices)
     if form.scaled_queries and not w.style.fused_rotary:
@@ -238,7 +241,8 @@ def _steps(w: Writer, q: Value, k: Value, v: Value, heads: Heads) -> Value:
         if heads.capped:
             weights = op.scale(t, op.of_output(t, op.scale(t, weights)))
         weights = op.scale(t, weights)
-        weights = op.cast(t, op.of_output(t, op.cast(t, weights, FP32)), q.each)
+        wide = q.each if heads.narrow and not w.style.autocast else FP32
+        weights = op.cast(t, op.of_output(t, op.cast(t, weights, wide)), q.each)
     if flow.score_dropout:
         weights = w.dropout(weights)
     return op.copy(t, op.product(t, weights, v, rows * heads.values))

@@ -184,17 +184,20 @@ def _block(layer: Layer, hidden: int, family: str, flow: Flow, style: BlockStyle
 def _head_of(model: ModelSpec, training: Training, style: BlockStyle) -> Head:
     norms = [t for t in model.head if t.role is Role.NORM]
     matrices = (*model.head, *(model.embeddings[:1] if model.tied else ()))
+    projects = model.tied or any(t.role is Role.HEAD for t in model.head)
     return Head(
         hidden=model.hidden_size,
         vocabulary=model.vocab_size or 0,
         loss=training.loss or style.default_loss,
         chunk_tokens=training.loss_chunk_tokens,
-        layer_norm=any((t.role is Role.BIAS and "norm" in t.name) or "ln_f" in t.name for t in model.head),
+        layer_norm=any((t.role is Role.BIAS and "norm" in t.name.lower()) or "ln_f" in t.name for t in model.head),
         normed=bool(norms),
         scaled_in_fp32=model.family in SCALED_AFTER,
+        pooled=not model.generates and not projects,
+        transformed=not model.generates and any(t.role is Role.LINEAR for t in model.head),
         matrix=Matrix(
             trains=any_trains(t for t in matrices if len(t.shape) > 1),
-            bias=any(t.role is Role.BIAS and "norm" not in t.name and "ln_f" not in t.name for t in model.head),
+            bias=any(t.role is Role.BIAS and "norm" not in t.name.lower() and "ln_f" not in t.name for t in model.head),
         ),
     )
 

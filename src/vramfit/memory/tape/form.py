@@ -67,6 +67,12 @@ WITHOUT_ROTARY = frozenset({
     "mt5", "bloom", "mpt", "gpt_bigcode", "bart", "mbart", "pegasus", "marian", "whisper", "deberta", "deberta-v2",
     "gpt_neo", "biogpt", "jamba", "nemotron_h", "bamba", "vit", "clip", "siglip", "dinov2",
 })  # fmt: skip
+NARROW_SOFTMAX = frozenset({
+    "albert", "bart", "bert", "biogpt", "camembert", "deberta", "deberta-v2", "dinov2", "distilbert", "electra",
+    "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "mbart", "mpnet", "mt5", "pegasus", "roberta", "t5", "whisper",
+    "xlm-roberta",
+})  # fmt: skip
+"""Families whose attention step by step takes its softmax in the format of the scores; others take it in fp32."""
 QUERY_NORMS = ("q_norm", "q_layernorm", "query_layernorm", "q_ln", "query_norm")
 
 
@@ -85,6 +91,8 @@ class BlockForm:
     """RMSNorm multiplies by its weight in fp32 without a copy of it."""
     capped_scores: bool = False
     """Attention scores pass a tanh before the softmax, where they are written out."""
+    narrow_softmax: bool = False
+    """The softmax of scores that are written out is in their own format."""
     joined_queries: bool = False
     """Queries are put together of a turned and an unturned part."""
     wide_rotary: bool = False
@@ -115,6 +123,7 @@ def form_of(layer: Layer, family: str) -> BlockForm:
         scaled_in_fp32=family in SCALED_AFTER,
         wide_product=family in WIDE_PRODUCT,
         capped_scores=family in {"gemma2", "vaultgemma", "grok-1"},
+        narrow_softmax=family in NARROW_SOFTMAX,
         joined_queries=family in JOINED_QUERIES,
         wide_rotary=family in WIDE_ROTARY,
         wide_router=family in WIDE_ROUTER,

@@ -28,6 +28,10 @@ class Head:
     normed: bool = True
     scaled_in_fp32: bool = False
     matrix: Matrix = Matrix()  # noqa: RUF009 - frozen
+    pooled: bool = False
+    """One position of each sequence is read, by small matrices: a classifier; there are no logits."""
+    transformed: bool = False
+    """A matrix as wide as the hidden state, its activation and a norm come before the projection (BERT)."""
     shifts: bool = False
     """The model's own code copies the logits without the last position before the loss."""
 
@@ -37,6 +41,10 @@ def write_head(w: Writer, box: list[Value], head: Head, held: list[Value]) -> Va
     t = w.t
     t.module = "final norm"
     x = box[0]
+    if head.pooled:
+        return _classifier(w, box, head)
+    if head.transformed:
+        x = op.activation(t, w.linear(x, head.hidden, head.hidden, Matrix(bias=True, trains=head.matrix.trains)))
     if head.normed:
         x = w.norm(x, head.hidden, layer_norm=head.layer_norm, in_fp32=head.scaled_in_fp32)
     box.clear()
@@ -54,6 +62,15 @@ def write_head(w: Writer, box: list[Value], head: Head, held: list[Value]) -> Va
     return _loss(w, logits, head)  # logits: a variable of the model's own, alive until it returns
 
 
+def _classifier(w: Writer, box: list[Value], head: Head) -> Value:
+    """Write a classifier over the first position of every sequence."""
+    t = w.t
+    first = op.part(t, box.pop(), w.flow.sequences * head.hidden)
+    matrix = Matrix(bias=True, trains=head.matrix.trains)
+    pooled = op.of_output(t, w.linear(first, head.hidden, head.hidden, matrix))
+    return _entropy(t, w.linear(pooled, head.hidden, CLASSES, matrix), w.flow.sequences)
+
+
 def _loss(w: Writer, logits: Value, head: Head) -> Value:
     """Write the loss of all logits at once."""
     t = w.t
@@ -63,7 +80,7 @@ def _loss(w: Writer, logits: Value, head: Head) -> Value:
         return _in_place(t, logits, w.flow.tokens)
     if head.shifts or w.style.shifts_logits:
         logits = op.copy(t, logits)
-    if head.loss == "fp32" or w.style.autocast:
+    if (head.loss == "fp32" and not head.transformed) or w.style.autocast:
         logits = op.cast(t, logits, FP32)
     if w.style.divided_loss and w.flow.share > 1:
         return _divided(t, logits, w.flow.tokens)
@@ -167,6 +184,8 @@ def _chunked(w: Writer, x: Value, head: Head, held: list[Value]) -> Value:
     return op.join(t, tuple(losses))
 
 
+CLASSES = 2
+"""Labels of a classifier when nothing says how many: transformers' num_labels."""
 CHUNKS = 8
 """torchtune's num_output_chunks: torchtune/modules/loss/ce_chunked_output_loss.py."""
 
