@@ -38,6 +38,8 @@ class Heads:
     """An explicit mask goes in, which FlashAttention does not take."""
     capped: bool = False
     """Scores pass a tanh."""
+    biased: bool = False
+    """A bias of every head, query and key goes in."""
     narrow: bool = False
     """Their softmax is in their own format."""
 
@@ -51,7 +53,8 @@ def grouped_query(w: Writer, x: Value, hidden: int, facts: GroupedQuery, form: B
         width=width,
         values=values,
         key_tokens=w.flow.key_tokens,
-        masked=facts.window_tokens is not None and facts.window_tokens < w.flow.key_tokens,
+        masked=form.biased_scores or (facts.window_tokens is not None and facts.window_tokens < w.flow.key_tokens),
+        biased=form.biased_scores,
         capped=form.capped_scores,
         narrow=form.narrow_softmax,
     )
@@ -60,8 +63,8 @@ def grouped_query(w: Writer, x: Value, hidden: int, facts: GroupedQuery, form: B
         q = op.scale(w.t, q)
     if form.query_norms:
         rows = (heads.queries * width, heads.keys * width) if form.whole_query_norms else (width, width)
-        q = w.norm(q, rows[0], in_fp32=form.scaled_in_fp32, wide_product=form.wide_product)
-        k = w.norm(k, rows[1], in_fp32=form.scaled_in_fp32, wide_product=form.wide_product)
+        q = w.norm(q, rows[0], form.norm)
+        k = w.norm(k, rows[1], form.norm)
     if form.rotary:
         q, k = _turned(w, q, k, form, width)
     q, k, v = _laid_out(w, q, k, v, turned=form.rotary)
@@ -189,7 +192,12 @@ def kernel(w: Writer, q: Value, k: Value, v: Value, heads: Heads) -> Value:
     output = t.output("kernel", rows * heads.values, q.each)
     padded = round_up(flow.sequence_tokens, EFFICIENT_ROWS) if efficient else flow.sequence_tokens
     statistics = t.output("kernel", flow.sequences * heads.queries * padded, FP32)
-    return op.attention(t, (q, k, v), output, statistics, backward_scratch(w, heads, efficient=efficient))
+    kept: tuple[Value, ...] = (statistics,)
+    scratch = backward_scratch(w, heads, efficient=efficient)
+    if heads.biased:
+        size = heads.queries * flow.sequence_tokens * heads.key_tokens
+        kept, scratch = (statistics, t.new(size, q.each)), scratch + size * q.each
+    return op.attention(t, (q, k, v), output, kept, scratch)
 
 
 def _takes_efficient(w: Writer, q: Value, heads: Heads) -> bool:

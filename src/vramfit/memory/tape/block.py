@@ -81,7 +81,7 @@ def _around(w: Writer, x: Value, hidden: int, form: BlockForm, inner: Callable[[
 
 
 def _norm(w: Writer, x: Value, hidden: int, form: BlockForm) -> Value:
-    return w.norm(x, hidden, layer_norm=form.layer_norm, in_fp32=form.scaled_in_fp32, wide_product=form.wide_product)
+    return w.norm(x, hidden, form.norm)
 
 
 def _mixer(w: Writer, hidden: int, facts: Attention, form: BlockForm, x: Value) -> Value:

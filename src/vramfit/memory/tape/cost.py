@@ -13,7 +13,7 @@ from vramfit.memory.tape.block import block
 from vramfit.memory.tape.engine import Value
 from vramfit.memory.tape.first import ID, First, write_first
 from vramfit.memory.tape.flow import Flow
-from vramfit.memory.tape.form import DROPPED, SCALED_AFTER, SCORES_DROPPED, WITHOUT_ROTARY
+from vramfit.memory.tape.form import DROPPED, SCORES_DROPPED, WITHOUT_ROTARY, norm_of
 from vramfit.memory.tape.head import Head, write_head
 from vramfit.memory.tape.matrix import Matrix, any_trains
 from vramfit.memory.tape.tape import Tape
@@ -59,6 +59,7 @@ def step_cost(shard: Shard, training: Training, style: BlockStyle, *, worst_rout
         head, held = _head(_head_of(model, training, style), flow, style, norms_train=norms_train)
     wants = [w.keeps_input for w, _ in walked] + [head.keeps_input if head else False]
     first = _first(shard, flow, style, keeps_output=wants[0])
+    first = _with_encoder(first, shard, flow, style)
     blocks: list[tuple[BlockStep, int]] = []
     for number, (one, count) in enumerate(walked):
         name, after = f"layer {number}" if len(walked) > 1 else "layers", wants[number + 1]
@@ -181,6 +182,10 @@ def _block(layer: Layer, hidden: int, family: str, flow: Flow, style: BlockStyle
     return walk(t, run, flow.outer_tokens * hidden, flow.residual_each, grows=grows)
 
 
+def _is_norm_bias(t: Tensor) -> bool:
+    return t.role is Role.BIAS and ("norm" in t.name.lower() or "ln_f" in t.name)
+
+
 def _head_of(model: ModelSpec, training: Training, style: BlockStyle) -> Head:
     norms = [t for t in model.head if t.role is Role.NORM]
     matrices = (*model.head, *(model.embeddings[:1] if model.tied else ()))
@@ -190,14 +195,13 @@ def _head_of(model: ModelSpec, training: Training, style: BlockStyle) -> Head:
         vocabulary=model.vocab_size or 0,
         loss=training.loss or style.default_loss,
         chunk_tokens=training.loss_chunk_tokens,
-        layer_norm=any((t.role is Role.BIAS and "norm" in t.name.lower()) or "ln_f" in t.name for t in model.head),
+        kind=norm_of(model.family, with_bias=any(_is_norm_bias(t) for t in model.head)),
         normed=bool(norms),
-        scaled_in_fp32=model.family in SCALED_AFTER,
         pooled=not model.generates and not projects,
         transformed=not model.generates and any(t.role is Role.LINEAR for t in model.head),
         matrix=Matrix(
             trains=any_trains(t for t in matrices if len(t.shape) > 1),
-            bias=any(t.role is Role.BIAS and "norm" not in t.name.lower() and "ln_f" not in t.name for t in model.head),
+            bias=any(t.role is Role.BIAS and not _is_norm_bias(t) for t in model.head),
         ),
     )
 
@@ -241,6 +245,40 @@ def _first(shard: Shard, flow: Flow, style: BlockStyle, *, keeps_output: bool) -
     )
 
 
+def _with_encoder(first: BlockStep, shard: Shard, flow: Flow, style: BlockStyle) -> BlockStep:
+    """Put the encoder of an encoder-decoder before the blocks: it runs first, and backward last.
+
+    Its output is kept for all blocks, and so is the sum of the gradients that they send back.
+    """
+    model = shard.model
+    encoder = next((part for part in model.parts if part.encodes and part.resident), None)
+    if encoder is None or not shard.first:
+        return first
+    hidden = encoder.hidden_size or model.hidden_size
+    output = flow.outer_tokens * hidden * flow.residual_each
+    kept: dict[str, int] = {"encoder output": output}
+    forward, backward, passing, gradients = output, output, output, 0
+    for layer, count in _runs(encoder.layers):
+        one = _block(layer, hidden, model.family, flow, style, grows=True)
+        step = _step("encoder", one, keeps_output=one.keeps_input)
+        before = sum(kept.values()) + (count - 1) * step.kept_bytes
+        forward = max(forward, before + step.forward_bytes)
+        backward = max(backward, before + step.backward_bytes)
+        passing = max(passing, before + one.passing)
+        gradients += count * step.gradient_bytes
+        for name, size in step.kept:
+            kept[f"encoder {name}"] = kept.get(f"encoder {name}", 0) + count * size
+    both = {**dict(first.kept), **kept}
+    return replace(
+        first,
+        kept=tuple(both.items()),
+        forward_bytes=max(first.forward_bytes, first.kept_bytes + forward),
+        backward_bytes=max(first.backward_bytes, first.kept_bytes + backward),
+        passing_bytes=max(first.passing_bytes or 0, first.kept_bytes + passing),
+        gradient_bytes=first.gradient_bytes + gradients,
+    )
+
+
 def _first_of(model: ModelSpec, *, shared: bool) -> First:
     tables = [t for t in model.embeddings if t.role is Role.EMBEDDING]
     norms = [t for t in model.embeddings if t.role is Role.NORM]
@@ -248,7 +286,7 @@ def _first_of(model: ModelSpec, *, shared: bool) -> First:
         hidden=model.hidden_size,
         tables=tuple((t.num_parameters, not t.frozen) for t in tables),
         norm=bool(norms),
-        layer_norm=any(t.role is Role.BIAS for t in model.embeddings),
+        kind=norm_of(model.family, with_bias=any(t.role is Role.BIAS for t in model.embeddings)),
         shared=shared,
     )
 

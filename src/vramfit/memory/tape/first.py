@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vramfit.memory.tape import operator as op
 from vramfit.memory.tape.engine import Value
-from vramfit.memory.tape.writer import Writer
+from vramfit.memory.tape.writer import Norm, Writer
 
 ID = 8
 """Bytes of a token's number, a label or a position: int64."""
@@ -20,7 +20,7 @@ class First:
     tables: tuple[tuple[int, bool], ...]
     """Elements of each table, and whether it trains; the token table first."""
     norm: bool = False
-    layer_norm: bool = False
+    kind: Norm = Norm.NARROW
     shared: bool = False
     """The token table is the output projection too, whose gradient is there already."""
 
@@ -43,5 +43,5 @@ def write_first(w: Writer, first: First, batch: Value) -> Value:
         del found
     assert x is not None
     if first.norm:
-        x = w.norm(x, first.hidden, layer_norm=first.layer_norm)
+        x = w.norm(x, first.hidden, first.kind)
     return w.dropout(x) if w.flow.dropout else x

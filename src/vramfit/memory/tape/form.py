@@ -8,6 +8,7 @@ from enum import StrEnum
 from vramfit.formats import Role
 from vramfit.layer_kind import GroupedQuery, Latent
 from vramfit.memory.tape.matrix import Matrices
+from vramfit.memory.tape.writer import Norm
 from vramfit.spec import Layer, Tensor
 
 
@@ -49,6 +50,8 @@ SCALED_AFTER = frozenset({
 """Families that multiply by the norm's weight in fp32, before the cast."""
 WIDE_PRODUCT = frozenset({"olmo2", "olmo3", "flex_olmo", "gpt_oss", "cohere", "cohere2"})
 """Families that multiply the fp32 norm by the weight as it is, and cast afterwards."""
+MIXED_NORM = frozenset({"t5", "mt5", "umt5", "longt5", "switch_transformers"})
+"""Families that scale the norm's input as it came by an fp32 scale."""
 JOINED_QUERIES = frozenset({
     "codegen", "glm", "glm4", "glm4_moe", "gpt_neox", "gptj", "minimax_m2", "mimo_v2_flash", "moonshine", "nemotron",
     "phi", "phi3", "persimmon", "qwen3_5", "qwen3_5_moe", "qwen3_next", "stablelm",
@@ -73,6 +76,8 @@ NARROW_SOFTMAX = frozenset({
     "xlm-roberta",
 })  # fmt: skip
 """Families whose attention step by step takes its softmax in the format of the scores; others take it in fp32."""
+BIASED_SCORES = frozenset({"t5", "mt5", "umt5", "switch_transformers", "longt5"})
+"""Families that add a bias of every head, query and key to the scores, copied in each block."""
 QUERY_NORMS = ("q_norm", "q_layernorm", "query_layernorm", "q_ln", "query_norm")
 
 
@@ -83,14 +88,11 @@ class BlockForm:
     matrices: Matrices
     arrangement: Arrangement = Arrangement.BEFORE
     num_norms: int = 2
-    layer_norm: bool = False
-    """Norms subtract the mean and have biases; False: RMSNorm."""
-    scaled_in_fp32: bool = False
-    """RMSNorm multiplies by its weight before the cast back."""
-    wide_product: bool = False
-    """RMSNorm multiplies by its weight in fp32 without a copy of it."""
+    norm: Norm = Norm.NARROW
     capped_scores: bool = False
     """Attention scores pass a tanh before the softmax, where they are written out."""
+    biased_scores: bool = False
+    """A bias of every head, query and key is added to the scores."""
     narrow_softmax: bool = False
     """The softmax of scores that are written out is in their own format."""
     joined_queries: bool = False
@@ -119,10 +121,9 @@ def form_of(layer: Layer, family: str) -> BlockForm:
         matrices=Matrices(tensors=layer.tensors),
         arrangement=_arrangement(layer, family, norms),
         num_norms=len(norms),
-        layer_norm=any(t.name.endswith(".bias") and _is_norm(t) for t in layer.tensors),
-        scaled_in_fp32=family in SCALED_AFTER,
-        wide_product=family in WIDE_PRODUCT,
+        norm=norm_of(family, with_bias=any(t.name.endswith(".bias") and _is_norm(t) for t in layer.tensors)),
         capped_scores=family in {"gemma2", "vaultgemma", "grok-1"},
+        biased_scores=family in BIASED_SCORES,
         narrow_softmax=family in NARROW_SOFTMAX,
         joined_queries=family in JOINED_QUERIES,
         wide_rotary=family in WIDE_ROTARY,
@@ -134,6 +135,17 @@ def form_of(layer: Layer, family: str) -> BlockForm:
         network_dropout=family in {"t5", "mt5", "umt5"},
         scaled_queries=family in {"opt", "bart", "mbart", "pegasus", "whisper", "marian"},
     )
+
+
+def norm_of(family: str, *, with_bias: bool) -> Norm:
+    """Return how a family writes its norms."""
+    if with_bias:
+        return Norm.MEAN
+    if family in SCALED_AFTER:
+        return Norm.COPIED
+    if family in WIDE_PRODUCT:
+        return Norm.WIDE
+    return Norm.MIXED if family in MIXED_NORM else Norm.NARROW
 
 
 def _is_norm(t: Tensor) -> bool:

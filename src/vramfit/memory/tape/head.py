@@ -8,7 +8,7 @@ from vramfit.memory.tape import operator as op
 from vramfit.memory.tape.engine import Gradients, Storage, Value
 from vramfit.memory.tape.matrix import Matrix
 from vramfit.memory.tape.tape import Tape
-from vramfit.memory.tape.writer import FP32, Writer
+from vramfit.memory.tape.writer import FP32, Norm, Writer
 from vramfit.units import ceil_div
 
 LABEL = 8
@@ -24,9 +24,8 @@ class Head:
     """Entries of the vocabulary on this rank."""
     loss: str
     chunk_tokens: int | None = None
-    layer_norm: bool = False
+    kind: Norm = Norm.NARROW
     normed: bool = True
-    scaled_in_fp32: bool = False
     matrix: Matrix = Matrix()  # noqa: RUF009 - frozen
     pooled: bool = False
     """One position of each sequence is read, by small matrices: a classifier; there are no logits."""
@@ -46,7 +45,7 @@ def write_head(w: Writer, box: list[Value], head: Head, held: list[Value]) -> Va
     if head.transformed:
         x = op.activation(t, w.linear(x, head.hidden, head.hidden, Matrix(bias=True, trains=head.matrix.trains)))
     if head.normed:
-        x = w.norm(x, head.hidden, layer_norm=head.layer_norm, in_fp32=head.scaled_in_fp32)
+        x = w.norm(x, head.hidden, head.kind)
     box.clear()
     t.module = "loss"
     if head.loss == "fused-linear":

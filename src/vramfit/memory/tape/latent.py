@@ -24,7 +24,7 @@ def latent(w: Writer, x: Value, hidden: int, facts: Latent, form: BlockForm) -> 
     (down,) = w.gathered(x, hidden, (rank + rope,), (form.matrices["latent down"],))
     compressed, shared = op.split(t, down, (tokens * rank, tokens * rope))
     del down
-    compressed = w.norm(compressed, rank)
+    compressed = w.norm(compressed, rank, form.norm)
     turned, shared = rotary(w, turned, shared, w.flow.sequence_tokens * rope)
     q = op.join(t, (passed, turned))
     del passed, turned
@@ -47,6 +47,6 @@ def _queries(w: Writer, x: Value, hidden: int, facts: Latent, form: BlockForm) -
     if facts.q_lora_rank is None:
         return op.laid_out(w.t, w.gathered(x, hidden, (width,), (form.matrices["query"],))[0])
     (down,) = w.gathered(x, hidden, (facts.q_lora_rank,), (form.matrices["query down"],))
-    normed = w.norm(down, facts.q_lora_rank)
+    normed = w.norm(down, facts.q_lora_rank, form.norm)
     del down
     return op.laid_out(w.t, w.linear(normed, facts.q_lora_rank, width, form.matrices["query up"]))

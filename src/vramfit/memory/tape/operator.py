@@ -186,9 +186,9 @@ def gathered_linear(t: Tape, x: Value, weight: Value, outputs: int, ranks: int) 
 
 
 def attention(
-    t: Tape, queries_keys_values: tuple[Value, Value, Value], output: Value, statistics: Value, scratch: int
+    t: Tape, queries_keys_values: tuple[Value, Value, Value], output: Value, kept: tuple[Value, ...], scratch: int
 ) -> Value:
-    """Run an attention kernel: keeps queries, keys, values, its output and the statistics of its rows."""
+    """Run an attention kernel: keeps queries, keys, values, its output and what else is said."""
     shapes = tuple((x.elements, x.each) for x in queries_keys_values)
     wants = tuple(x.node is not None for x in queries_keys_values)
 
@@ -198,7 +198,7 @@ def attention(
             t.new(scratch, 1)
         return tuple(g if wanted else None for g, wanted in zip(gradients, wants, strict=True))
 
-    return t.record(queries_keys_values, output, derive, (*queries_keys_values, output, statistics))
+    return t.record(queries_keys_values, output, derive, (*queries_keys_values, output, *kept))
 
 
 def split(t: Tape, x: Value, sizes: tuple[int, ...]) -> tuple[Value, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from vramfit.block_style import BlockStyle
 from vramfit.memory.tape import operator as op
@@ -11,7 +12,17 @@ from vramfit.memory.tape.flow import Flow
 from vramfit.memory.tape.matrix import Matrix
 from vramfit.memory.tape.tape import Tape
 
-FP32, BF16 = 4, 2
+FP32 = 4
+
+
+class Norm(StrEnum):
+    """How a norm is written."""
+
+    MEAN = "mean"  # LayerNorm, with mean and bias: one kernel
+    NARROW = "narrow"  # RMSNorm in fp32, cast back before the product with its weight: Llama
+    COPIED = "copied"  # the product is in fp32 too, with a copy of the weight: Gemma
+    WIDE = "wide"  # the product is in fp32, with the weight as it is: OLMo 2
+    MIXED = "mixed"  # the input is scaled as it came, by an fp32 scale: T5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,42 +137,34 @@ class Writer:
         mask = self.t.new(x.elements, 1)
         return op.fused(self.t, (x,), self.t.new(x.elements, x.each), (mask,))
 
-    def norm(
-        self, x: Value, width: int, *, layer_norm: bool = False, in_fp32: bool = False, wide_product: bool = False
-    ) -> Value:
-        """Write a norm over rows of ``width``: in one kernel, or RMSNorm step by step in fp32.
-
-        Args:
-            x: what is normed.
-            width: elements of a row.
-            layer_norm: with mean and bias; always one kernel.
-            in_fp32: multiply by an fp32 copy of the weight before the cast back (Gemma).
-            wide_product: multiply by the weight itself before the cast back (OLMo 2).
-        """
+    def norm(self, x: Value, width: int, kind: Norm) -> Value:
+        """Write a norm over rows of ``width``: in one kernel, or RMSNorm step by step in fp32."""
         t, rows = self.t, x.elements // width
-        if layer_norm or self.style.fused_norm:
-            return self._one_kernel(x, width, rows, layer_norm=layer_norm)
+        if kind is Norm.MEAN or self.style.fused_norm:
+            return self._one_kernel(x, width, rows, with_mean=kind is Norm.MEAN)
         given = x.each
-        if in_fp32:
-            return op.cast(t, op.multiply(t, self._normed(x, rows), self._wide(width)), given)
-        if wide_product:
+        if kind is Norm.COPIED or self.style.wide_norm:
+            weight = op.scale(t, op.cast(t, self.vector(width), FP32))
+            return op.cast(t, op.multiply(t, self._normed(x, rows), weight), given)
+        if kind is Norm.WIDE:
             return op.cast(t, op.multiply(t, self.vector(width), self._normed(x, rows)), given)
-        x = self._normed(x, rows)
+        x = self._normed(x, rows, mixed=kind is Norm.MIXED)
         return op.multiply(t, self.vector(width), op.cast(t, x, given))
 
-    def _normed(self, x: Value, rows: int) -> Value:
+    def _normed(self, x: Value, rows: int, *, mixed: bool = False) -> Value:
         t = self.t
-        x = op.cast(t, x, FP32)
-        variance = op.mean(t, op.square(t, x), rows)
-        return op.multiply(t, x, op.of_output(t, op.scale(t, variance)))
+        wide = op.cast(t, x, FP32)
+        variance = op.mean(t, op.square(t, wide), rows)
+        scale = op.of_output(t, op.scale(t, variance))
+        if mixed:
+            del wide
+            return op.multiply(t, x, scale)
+        return op.multiply(t, wide, scale)
 
-    def _wide(self, width: int) -> Value:
-        return op.scale(self.t, op.cast(self.t, self.vector(width), FP32))
-
-    def _one_kernel(self, x: Value, width: int, rows: int, *, layer_norm: bool) -> Value:
+    def _one_kernel(self, x: Value, width: int, rows: int, *, with_mean: bool) -> Value:
         if self.style.autocast:
             x = op.cast(self.t, x, FP32)
         y = self.t.new(x.elements, x.each)
-        statistics = self.t.new(rows * (2 if layer_norm else 1), FP32)
-        vectors = (self.vector(width), self.vector(width)) if layer_norm else (self.vector(width),)
+        statistics = self.t.new(rows * (2 if with_mean else 1), FP32)
+        vectors = (self.vector(width), self.vector(width)) if with_mean else (self.vector(width),)
         return op.fused(self.t, (x, *vectors), y, (x, statistics))
