@@ -9,6 +9,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from vramfit.answer import answer
 from vramfit.catalogue.device import find_device
 from vramfit.device import Device
@@ -21,9 +24,16 @@ from vramfit.source import read_model
 from vramfit.spec import ModelSpec
 from vramfit.version import VERSION
 
+if TYPE_CHECKING:
+    from vramfit.train import estimate_training
+    from vramfit.training import AdapterAsked, OffloadAsked, Training, TrainingRequest
+    from vramfit.training_answer import answer_training
+    from vramfit.training_result import TrainingAnswer, TrainingEstimate
+
 __version__ = VERSION
 
 __all__ = [
+    "AdapterAsked",
     "Answer",
     "Breakdown",
     "Device",
@@ -32,13 +42,43 @@ __all__ = [
     "Inference",
     "Item",
     "ModelSpec",
+    "OffloadAsked",
     "Plan",
     "Request",
+    "Training",
+    "TrainingAnswer",
+    "TrainingEstimate",
+    "TrainingRequest",
     "Verdict",
     "VramfitError",
     "answer",
+    "answer_training",
     "estimate",
+    "estimate_training",
     "find_device",
     "fit",
     "read_model",
 ]
+
+_LATE = {
+    "AdapterAsked": "training",
+    "OffloadAsked": "training",
+    "Training": "training",
+    "TrainingAnswer": "training_result",
+    "TrainingEstimate": "training_result",
+    "TrainingRequest": "training",
+    "answer_training": "training_answer",
+    "estimate_training": "train",
+}
+"""Names of training -> where they live; imported when they are asked for, so that serving does not wait for them."""
+
+
+def __getattr__(name: str) -> object:
+    """Import a name of training.
+
+    Raises:
+        AttributeError: there is no such name.
+    """
+    if name not in _LATE:
+        raise AttributeError(f"module 'vramfit' has no attribute {name!r}")
+    return getattr(import_module(f"vramfit.{_LATE[name]}"), name)
