@@ -68,6 +68,12 @@ def test_chunks_keep_all_logits_and_their_probabilities(casts: bool, kept: float
     assert kept == pytest.approx(per_logit(found.forward_bytes), abs=0.15)
 
 
+def test_compiled_chunks_keep_logits_only() -> None:
+    """Logits 2 of all chunks, as torchtune compiles its loss."""
+    found = head(BlockStyle(fused_weight_gradients=True), loss="chunked", loss_chunk_tokens=8, compile=True)
+    assert pytest.approx(2, abs=0.15) == per_logit(found.forward_bytes)
+
+
 def test_a_divided_loss_takes_two_more_copies_of_the_rank_s_logits() -> None:
     """Logits 2, in fp32 4, less the largest 4, probabilities 4; backward: those, zeros, powers and sums, 4 each."""
     style = BlockStyle(divided_loss=True, holds_logits=False, fused_weight_gradients=True)

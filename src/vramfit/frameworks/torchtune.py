@@ -57,7 +57,9 @@ PROFILES = (
         loss="chunked",
         adapter=ADAPTER,
         sharding=Sharding.FSDP2,
+        whole_ends=False,
         style=BlockStyle(repeats_key_values=True, holds_logits=False, dropout=False),
     ),
 )
-"""0.3 brings CEWithChunkedOutputLoss (8 pieces), fused AdamW in its configurations and fully_shard."""
+"""0.3 brings CEWithChunkedOutputLoss (8 pieces), fused AdamW in its configurations, and fully_shard
+with embedding and output projection as units of their own (custom_sharded_layers)."""

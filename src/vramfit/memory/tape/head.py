@@ -178,9 +178,18 @@ def _chunked(w: Writer, x: Value, head: Head, held: list[Value]) -> Value:
     del x
     if w.style.holds_logits:
         held.extend(logits)
-    wide = FP32 if w.style.casts_chunks else w.flow.each
-    losses = [_entropy(t, op.cast(t, one, wide), one.elements // head.vocabulary) for one in logits]
-    return op.join(t, tuple(losses))
+    return op.join(t, tuple(_of_chunk(w, one, one.elements // head.vocabulary) for one in logits))
+
+
+def _of_chunk(w: Writer, logits: Value, rows: int) -> Value:
+    """Write cross entropy of one chunk; compiled, it is one kernel each way that keeps the logits as they are.
+
+    Source: pytorch/torchtune:torchtune/training/_compile.py, compile_loss.
+    """
+    t = w.t
+    if w.flow.compiled:
+        return op.fused(t, (logits,), t.new(1, FP32), (logits, t.new(2 * rows, FP32)))
+    return _entropy(t, op.cast(t, logits, FP32 if w.style.casts_chunks else w.flow.each), rows)
 
 
 CLASSES = 2
