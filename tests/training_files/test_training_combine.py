@@ -39,6 +39,25 @@ def test_three_files_are_one_run() -> None:
     )  # fmt: skip
 
 
+def test_the_launchers_own_flags_are_read() -> None:
+    """``accelerate launch --use_deepspeed --zero_stage 3`` says what its YAML would."""
+    command = (
+        "accelerate launch --num_processes 4 --use_deepspeed --zero_stage 3 --offload_optimizer_device cpu "
+        "train.py --model_name_or_path m --per_device_train_batch_size 1"
+    )
+    found = together(command).request
+    assert (4, 3, "cpu") == (found.plan.dp_shard, found.plan.zero_stage, found.workload.offload.optimizer)  # type: ignore[union-attr]
+
+
+def test_a_registered_configuration_names_its_model() -> None:
+    """Torchtitan 0.3 names a configuration; its own settings are not read, and that is said."""
+    command = "NGPU=8 ./run_train.sh --module qwen3 --config qwen3_0_6b --training.seq_len 4096"
+    found = together(command).request
+    assert ("Qwen/Qwen3-0.6B", 8, 4096) == (found.model, found.plan.dp_shard, found.workload.sequence_tokens)
+    file = read(Document(where="x", text=command))
+    assert any("registered configuration" in word.why for word in file.words)
+
+
 def test_deepspeed_alone_is_deepspeed() -> None:
     """Without another file, its own engine runs the model."""
     assert "deepspeed" == together(ZERO).request.workload.framework

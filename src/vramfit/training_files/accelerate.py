@@ -78,3 +78,29 @@ TAKEN: dict[str, Reader] = {
 def read(document: Document, values: Mapping[str, Any]) -> TrainingFile:
     """Return what such a file says."""
     return understand(DIALECT, document.where, values, TAKEN)
+
+
+LAUNCHED: Mapping[str, tuple[str, object]] = {
+    "use_deepspeed": ("distributed_type", "DEEPSPEED"), "use_fsdp": ("distributed_type", "FSDP"),
+    "multi_gpu": ("distributed_type", "MULTI_GPU"),
+}  # fmt: skip
+"""Switches of ``accelerate launch`` -> key and value of its YAML."""
+SECTIONS = ("deepspeed_config", "fsdp_config", "parallelism_config", "megatron_lm_config")
+
+
+def of_flags(flags: Mapping[str, object]) -> dict[str, object]:
+    """Return flags of ``accelerate launch`` as the keys of its YAML; the number of processes is read elsewhere.
+
+    >>> of_flags({"use_deepspeed": True, "zero_stage": "2", "num_processes": "8", "main_process_port": "0"})
+    {'distributed_type': 'DEEPSPEED', 'deepspeed_config.zero_stage': '2'}
+    """
+    found: dict[str, object] = {}
+    for name, value in flags.items():
+        places = [name, *(f"{section}.{name}" for section in SECTIONS)]
+        place = next((each for each in places if each in TAKEN and each != "num_processes"), None)
+        if name in LAUNCHED:
+            key, said = LAUNCHED[name]
+            found[key] = said
+        elif place is not None:
+            found[place] = value
+    return found

@@ -33,6 +33,8 @@ class TrainingCommand:
     """True: TRL's own command runs it."""
     launched: dict[str, str]
     """What its launcher says: ``per_node``, ``nodes``, ``all``."""
+    accelerate: dict[str, object]
+    """Flags of ``accelerate launch``; empty where something else launches it."""
 
 
 def find(text: str, where: str) -> TrainingCommand:
@@ -101,7 +103,7 @@ def _by_variables(text: str) -> dict[str, str]:
     visible = re.search(r"(?m)^\s*(?:export\s+)?CUDA_VISIBLE_DEVICES=[\"']?(\d+(?:,\d+)*)", text)
     if visible is not None:
         found["per_node"] = str(visible[1].count(",") + 1)
-    for name, what in (("NPROC_PER_NODE", "per_node"), ("NNODES", "nodes")):
+    for name, what in (("NPROC_PER_NODE", "per_node"), ("NGPU", "per_node"), ("NNODES", "nodes")):
         match = re.search(rf"(?m)(?:^|\s){name}=[\"']?(\d{{1,5}})\b", text)
         if match is not None:
             found[what] = match[1]
@@ -112,8 +114,8 @@ def _command(
     program: str, verb: str, place: tuple[int, int], words: tuple[str, ...], variables: dict[str, str]
 ) -> TrainingCommand:
     own, start = place
-    launched = dict(variables)
-    for name, value in _pairs(words[:own]):
+    launched, before = dict(variables), dict(_pairs(words[:own]))
+    for name, value in before.items():
         spelt = f"--{name.replace('_', '-')}"
         for what, names in (("per_node", PER_NODE), ("nodes", NODES), ("all", ALL)):
             if spelt in names and isinstance(value, str):
@@ -122,6 +124,7 @@ def _command(
         program=program,
         verb=verb,
         trl=words[own : own + 1] == ("trl",),
+        accelerate=before if "accelerate" in words[:own] else {},
         flags=dict(_pairs(words[start:])),
         launched=launched,
     )

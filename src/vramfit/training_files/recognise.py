@@ -102,7 +102,14 @@ def _of_command(document: Document, command: TrainingCommand) -> TrainingFile:
     words = tuple(_launched(command, document.where))
     if objective is not None and not any(g.path == "workload.objective" for g in found.given):
         words = (*words, _word("command", command.verb, "workload.objective", objective, document.where))
-    return replace(found, words=(*words, *found.words))
+    launcher = _accelerated(command, document)
+    return replace(found, words=(*words, *launcher, *found.words))
+
+
+def _accelerated(command: TrainingCommand, document: Document) -> tuple[Word, ...]:
+    """Return what the flags of ``accelerate launch`` say, which are the keys of its YAML."""
+    values = accelerate.of_flags(_spelt(command.accelerate))
+    return accelerate.read(document, values).words if values else ()
 
 
 def _spelt(flags: Mapping[str, object]) -> dict[str, object]:

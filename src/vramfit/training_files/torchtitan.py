@@ -7,8 +7,10 @@ torchtitan/config/configs.py (0.3); models: torchtitan/models/*/__init__.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from vramfit.commands.command_line import Effect, Word
 from vramfit.errors import InvalidValueError
 from vramfit.training_files.key import (
     Found,
@@ -67,6 +69,16 @@ def _flavor(name: str, value: object, given: Mapping[str, Any]) -> Found:
     return (("model", found), *((("workload.attention", "flex"),) if flex else ()))
 
 
+def _registered(name: str, value: object, _: Mapping[str, Any]) -> Found:
+    """Return the model that a registered configuration such as ``qwen3_0_6b`` trains."""
+    said = (text(name, value) or "").lower()
+    for (family, flavor), model in MODELS.items():
+        spelt = f"{family}_{flavor.replace('.', '_').replace('-', '_')}"
+        if said == spelt or said.startswith(f"{spelt}_"):
+            return (("model", model),)
+    return NotModelled(why=f"{said[:60]}: no model that is known here", path="model", expected="a known configuration")
+
+
 def _rest(name: str, value: object, _: Mapping[str, Any]) -> Found:
     """Read ``data_parallel_shard_degree``; -1 takes the devices that are left."""
     return (SHARDED,) if is_open(value) else (("plan.dp_shard", count(name, value)),)
@@ -108,6 +120,7 @@ DEGREES: Mapping[str, str] = {
 TAKEN: dict[str, Reader] = {
     "model.flavor": _flavor,
     "model.name": beside,
+    "config": _registered,
     "model.converters": _float8,
     **dict.fromkeys(("training.local_batch_size", "training.batch_size"), to("workload.micro_batch")),
     "training.global_batch_size": to(GLOBAL_BATCH),
@@ -140,7 +153,12 @@ def read(document: Document, values: Mapping[str, Any]) -> TrainingFile:
     """Return what such a file or command says; devices that no degree takes shard, as -1 says."""
     values = {_section(name): value for name, value in values.items()}
     full = {**values, REST_KEY: values.get(REST_KEY, -1)}
-    return understand(DIALECT, document.where, full, TAKEN)
+    found = understand(DIALECT, document.where, full, TAKEN)
+    if "config" not in values:
+        return found
+    why = "settings that the registered configuration brings itself are not read: give them with our own options"
+    own = Word(flag="config", values=(), effect=Effect.NOT_COUNTED, why=why)
+    return replace(found, words=(*found.words, own))
 
 
 def _section(name: str) -> str:
