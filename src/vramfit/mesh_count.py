@@ -8,7 +8,7 @@ are kept for every piece of the model, so that a candidate costs a few sums. Tha
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from operator import add
 
 from vramfit.device import Device
@@ -17,6 +17,7 @@ from vramfit.memory.model_states import Setting
 from vramfit.memory.unit import NOTHING
 from vramfit.request import Plan
 from vramfit.result import WHILE_TRAINING, Breakdown, Counter, Item, Phase, Total
+from vramfit.shard import Shard
 from vramfit.spec import ModelSpec
 from vramfit.step import BlockStep, StepCost
 from vramfit.train import band_of, fragmented, other_moments, process_items, setting_of, standing_items, step_of
@@ -31,6 +32,13 @@ PASSES = (Phase.FORWARD, Phase.LOSS, Phase.BACKWARD)
 
 TRAVELS = replace(NOTHING, reduced_bytes=1)
 """A unit of which only one thing is said: its gradients travel."""
+
+FACTS = tuple(
+    f.name
+    for f in fields(Shard)
+    if f.name not in {"label", "num_ranks", "model", "first", "last", "in_flight", "sequence_ranks"}
+)
+"""What a shard says of states beside the piece of the model that it holds."""
 
 Sums = tuple[int, int]
 """Expected and high. [B]"""
@@ -160,11 +168,10 @@ class MeshCount:
         key = (cut.sharding, plan.tp, plan.etp, plan.ep, plan.pp, plan.virtual_stages, plan.pp_schedule, plan.vocab_tp)
         if key not in self.pieces:
             self.pieces[key] = self._pieces(marked, plan)
-        divided = (
-            cut.sharding, cut.state_ranks, cut.expert_state_ranks, cut.zero_stage, plan.reshard_after_forward,
-            plan.num_devices > 1,
-        )  # fmt: skip
-        return Place(cut, decided, self.pieces[key], divided)
+        pieces = self.pieces[key]
+        shard = self._shard(pieces[0], cut, flight=1)
+        facts = tuple(getattr(shard, name) for name in FACTS)
+        return Place(cut, decided, pieces, (cut.sharding, plan.reshard_after_forward, *facts))
 
     def decided(self, plan: Plan) -> tuple[Decided, ModelSpec]:
         """Return the workload without open fields, and the model as it trains, under a plan."""
@@ -197,7 +204,7 @@ class MeshCount:
         for piece in place.pieces:
             flight = max(held[stage] for stage in piece.alike)
             step = self._step(place, piece, micro_batch, recompute)
-            states = self._states(place, piece, step, many=accumulation > 1 or flight > 1)
+            states = self._states(place, piece, step, min(accumulation, 2), min(flight, 2))
             tokens = step.tokens(states)
             pair = id(tokens), id(states)
             met = self.met.get(pair)
@@ -234,20 +241,23 @@ class MeshCount:
             found = self.steps[key] = _step(replace(setting, training=training))
         return found
 
-    def _states(self, place: Place, piece: Piece, step: Step, *, many: bool) -> States:
-        key = piece.number, place.key, many, step.structure
+    def _states(self, place: Place, piece: Piece, step: Step, passes: int, flight: int) -> States:
+        """Return what weights decide, with one forward pass of a step and one in flight, or several of them."""
+        key = piece.number, place.key, passes, flight, step.structure
         found = self.states.get(key)
         if found is None:
-            training = replace(place.decided.training, gradient_accumulation_steps=1)
-            setting = self._setting(place, piece, training, flight=2 if many else 1)
+            training = replace(place.decided.training, gradient_accumulation_steps=passes)
+            setting = self._setting(place, piece, training, flight)
             found = self.states[key] = _states(setting, step, self.device)
         return found
 
     def _setting(self, place: Place, piece: Piece, training: Training, flight: int) -> Setting:
-        shard = shard_of(
-            piece.stage, place.cut, vocab_size=self.model.vocab_size or 0, flight=flight, label="", num_ranks=1
-        )
+        shard = self._shard(piece, place.cut, flight)
         return setting_of(shard, replace(place.decided, training=training), place.cut)
+
+    def _shard(self, piece: Piece, cut: Cutting, flight: int) -> Shard:
+        vocabulary = self.model.vocab_size or 0
+        return shard_of(piece.stage, cut, vocab_size=vocabulary, flight=flight, label="", num_ranks=1)
 
 
 def varied(training: Training, micro_batch: int, accumulation: int, recompute: str) -> Training:
