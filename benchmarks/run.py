@@ -21,12 +21,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from loopback_hub import LoopbackHub, Repository
+from vramfit.catalogue.device import find_device
 from vramfit.catalogue.model import all_models, find_model
 from vramfit.estimate import estimate
+from vramfit.meshes import MeshQuestion, rank_meshes
 from vramfit.readers.hf_config import read_config
 from vramfit.readers.safetensors import parse_header
 from vramfit.request import Inference, Plan
 from vramfit.spec import ModelSpec
+from vramfit.training import Training
 from vramfit.units import Size
 
 HERE = Path(sys.executable).parent
@@ -112,6 +115,22 @@ def readings() -> None:
     show("a header of 1,000 tensors", median_seconds(lambda: parse_header(header, "file"), 50), "goal: at most 20 ms")
 
 
+def mesh_search() -> None:
+    """Search meshes for 512 H100 once, everything counted afresh: candidates per second."""
+    spec = read_config(find_model(LARGE).config, LARGE)
+    asked = MeshQuestion(
+        model=spec,
+        workload=Training(framework="torchtitan", sequence_tokens=8192),
+        device=find_device("h100-sxm-80gb"),
+        num_devices=512,
+    )
+    start = time.perf_counter()
+    answer = rank_meshes(asked)
+    seconds = time.perf_counter() - start
+    rate = f"{answer.num_candidates / seconds:,.0f} a second (goal: at least 20,000)"
+    show(f"meshes of 512: {answer.num_candidates:,} candidates", seconds, rate)
+
+
 def grid(spec: ModelSpec) -> Size:
     """Peak bytes at a thousand batches times a thousand contexts."""
     batch = np.arange(1, 1001, dtype=np.int64)[:, None]
@@ -130,4 +149,5 @@ def show(what: str, seconds: float, note: str = "") -> None:
 
 if __name__ == "__main__":
     library()
+    mesh_search()
     processes()

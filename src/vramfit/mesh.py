@@ -126,6 +126,8 @@ class MeshAnswer:
     links: Links
     ranked: tuple[Ranked, ...]
     """The first of those that fit, best first, then of the tight ones, best first."""
+    every: bool
+    """True: all candidates are ranked; False: the best of each mesh."""
     num_fitting: int
     """Candidates whose high figure fits."""
     num_tight: int

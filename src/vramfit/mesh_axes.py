@@ -21,6 +21,10 @@ MOST_PIECES = 8
 """Virtual stages are searched up to so many on each rank."""
 DEGREES = ("dp_replicate", "dp_shard", "tp", "pp", "cp")
 """Degrees that take devices, in the order in which a mesh is written."""
+DIVISIONS = ("zero_stage", "distributed_optimizer", "reshard_after_forward")
+"""Fields of a plan that say how states are divided: the framework says which values there are."""
+KEPT = ("sequence_parallel", "vocab_tp")
+"""Fields of a plan that are not searched, and stay as they are given."""
 V_SHAPED = frozenset({"zb-v", "v-half", "v-min", "dualpipe-v"})
 """Schedules with two pieces on each rank."""
 
@@ -116,17 +120,18 @@ def _divided(
     sequences = axes.global_batch // (dp_replicate * dp_shard)
     ways = divisions(axes.framework, data_ranks=dp_replicate, shard_ranks=dp_shard * cp, tp=tp, pp=pp)
     for way in ways:
-        if any(way.get(name, value) != value for name, value in axes.fixed.items()):
+        if way and any(way.get(name) != axes.fixed[name] for name in DIVISIONS if name in axes.fixed):
             continue
         for schedule in _schedules(axes, pp):
             found = [b for b in batches if schedule is None or _enough(schedule, sequences // b, pp)]
             short = len(batches) - len(found)
             if short:
-                text = f"{write(mesh)}: {schedule[0]} takes a multiple of {pp} micro-batches" if schedule else ""
+                text = f"{write(mesh)}: {_taken(schedule[0], pp)}" if schedule else ""
                 tally.refuse("too few micro-batches for the schedule", short * len(recomputes), text)
             if not found:
                 continue
-            fields = dict(zip(DEGREES, mesh, strict=True)) | dict(experts) | dict(way)
+            kept = {name: axes.fixed[name] for name in KEPT if name in axes.fixed}
+            fields = dict(zip(DEGREES, mesh, strict=True)) | kept | dict(experts) | dict(way)
             if schedule is not None:
                 fields |= {"pp_schedule": schedule[0], "virtual_stages": schedule[1]}
             yield Spread(fields=fields, micro_batches=tuple(found), sequences=sequences, recomputes=recomputes)
@@ -259,6 +264,13 @@ def _schedules(axes: Axes, pp: int) -> tuple[tuple[str, int] | None, ...]:
             and not (axes.abilities.even_stages and layers % (pp * n))
         ]
     return tuple(found)
+
+
+def _taken(schedule: str, pp: int) -> str:
+    """Say how many micro-batches a schedule takes."""
+    return f"{schedule} takes " + (
+        f"{2 * pp} micro-batches or more" if schedule == "dualpipe-v" else f"multiples of {pp}"
+    )
 
 
 def _enough(schedule: tuple[str, int], micro_batches: int, pp: int) -> bool:

@@ -6,8 +6,9 @@ candidates that share it; what is shown at the end is counted once more in full.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from types import MappingProxyType
 
 from vramfit.catalogue.link import links_of
@@ -15,17 +16,17 @@ from vramfit.device import Device
 from vramfit.errors import ImpossiblePlanError, InvalidValueError, VramfitError
 from vramfit.fit import fit
 from vramfit.formats import weight_format
-from vramfit.frameworks.abilities import ABILITIES
+from vramfit.framework import Framework
+from vramfit.frameworks.abilities import ABILITIES, Division, divisions
 from vramfit.frameworks.profile import find_framework
 from vramfit.mesh import Candidate, Links, MeshAnswer, Proxy, Ranked
-from vramfit.mesh_axes import Axes, Spread, Tally, spreads
+from vramfit.mesh_axes import DEGREES, DIVISIONS, Axes, Spread, Tally, spreads
 from vramfit.mesh_count import MeshCount, Need, Place, varied
 from vramfit.mesh_proxy import Exchanges, Traffic, exchanges
-from vramfit.names import nearest
 from vramfit.request import MOST_RANKS, Plan
 from vramfit.spec import ModelSpec
 from vramfit.train import estimate_training
-from vramfit.training import RECOMPUTES, Training
+from vramfit.training import Training
 from vramfit.units import check_size
 
 PER_DEVICE = 4
@@ -34,7 +35,7 @@ SHOWN = 20
 DOES_NOT_FIT = "does not fit"
 FIXABLE = (
     "dp_replicate", "dp_shard", "tp", "pp", "cp", "ep", "etp", "zero_stage", "pp_schedule", "virtual_stages",
-    "distributed_optimizer", "reshard_after_forward", "micro_batch", "recompute",
+    "distributed_optimizer", "reshard_after_forward", "sequence_parallel", "vocab_tp", "micro_batch", "recompute",
 )  # fmt: skip
 """What a question may hold fast instead of leaving it to the search."""
 
@@ -57,6 +58,8 @@ class MeshQuestion:
     """Fields of ``FIXABLE`` that are given."""
     most: int = SHOWN
     """How many ranked candidates are returned."""
+    every: bool = False
+    """True: all candidates are ranked; False: the best of each mesh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +230,8 @@ def rank_meshes(question: MeshQuestion) -> MeshAnswer:
     found = sorted(search.candidates(), key=lambda each: each.place)
     num_tight = sum(each.tight for each in found)
     axes, tally = search.axes, search.tally
-    ranked = tuple(search.ranked(each) for each in found[: question.most])
+    chosen = found if question.every else best_of_each(found)
+    ranked = tuple(search.ranked(each) for each in chosen[: question.most])
     assumptions = [*search.count.decided(Plan())[0].assumptions]
     if question.global_batch is None:
         assumptions.append(f"global batch {axes.global_batch}: {PER_DEVICE} sequences for each device, none was given")
@@ -242,6 +246,7 @@ def rank_meshes(question: MeshQuestion) -> MeshAnswer:
         global_batch=axes.global_batch,
         links=search.links,
         ranked=ranked,
+        every=question.every,
         num_fitting=len(found) - num_tight,
         num_tight=num_tight,
         refusals=tally.refusals,
@@ -250,6 +255,14 @@ def rank_meshes(question: MeshQuestion) -> MeshAnswer:
         assumptions=tuple(assumptions),
         nearest=search.ranked(search.lacking[0]) if search.lacking and not found else None,
     )
+
+
+def best_of_each(found: Iterable[Found]) -> list[Found]:
+    """Return the first candidate of every mesh, in order."""
+    first: dict[tuple[object, ...], Found] = {}
+    for each in found:
+        first.setdefault(tuple(each.spread.fields.get(name, 1) for name in (*DEGREES, "ep", "etp")), each)
+    return list(first.values())
 
 
 def because(ranked: tuple[Ranked, ...], tally: Tally) -> str:
@@ -294,24 +307,56 @@ def _check(question: MeshQuestion) -> None:
         check_size(question.global_batch, "global_batch")
     if question.model.components or not question.model.layers:
         raise ImpossiblePlanError(
-            f"{question.model.name}: a model without layers to spread: expected a language model or an encoder; "
+            f"{question.model.name}: no layers to spread: expected a language model or an encoder; "
             "diffusion pipelines are not divided here"
         )
-    for name, value in question.fixed.items():
+    if question.workload.objective != "next-token":
+        raise InvalidValueError(
+            "workload.objective", question.workload.objective, '"next-token"',
+            "models and engines beside the trained one are not searched: ask vramfit train with a plan",
+        )  # fmt: skip
+    _check_fixed(question)
+    _check_able(question)
+
+
+def _check_fixed(question: MeshQuestion) -> None:
+    """Refuse what is held fast and cannot be."""
+    fixed = question.fixed
+    for name, value in fixed.items():
         if name not in FIXABLE:
-            raise InvalidValueError(name, value, f"one of {', '.join(FIXABLE)}", f"nearest: {nearest(name, FIXABLE)}")
+            raise InvalidValueError(f"plan.{name}", value, f"one of {', '.join(FIXABLE)}", "the search decides it")
         if isinstance(value, int) and not isinstance(value, bool):
-            check_size(value, name, smallest=0 if name == "zero_stage" else 1)
-    product = 1
-    for name in ("dp_replicate", "dp_shard", "tp", "pp", "cp"):
-        product *= int(str(question.fixed.get(name, 1)))
+            check_size(value, f"plan.{name}", smallest=0 if name == "zero_stage" else 1)
+    product = prod(int(str(fixed.get(name, 1))) for name in DEGREES)
     if question.num_devices % product:
-        given = " x ".join(f"{n} {question.fixed[n]}" for n in ("dp_replicate", "dp_shard", "tp", "pp", "cp")
-                           if n in question.fixed)  # fmt: skip
+        given = " x ".join(f"{name} {fixed[name]}" for name in DEGREES if name in fixed)
         raise ImpossiblePlanError(
             f"gpus: {question.num_devices}: expected a multiple of {product}, the product of the given degrees "
             f"({given}); change one of them"
         )
-    recompute = question.fixed.get("recompute")
-    if recompute is not None and recompute not in RECOMPUTES:
-        raise InvalidValueError("recompute", recompute, f"one of {', '.join(RECOMPUTES)}")
+    if fixed.get("pp") == 1:
+        for name in ("pp_schedule", "virtual_stages"):
+            if name in fixed:
+                raise InvalidValueError(f"plan.{name}", fixed[name], "pp above 1 beside it")
+
+
+def _check_able(question: MeshQuestion) -> None:
+    """Refuse what is held fast and the framework does not have."""
+    framework, _ = find_framework(question.workload.framework, question.workload.framework_version)
+    able, fixed = ABILITIES[framework.name], question.fixed
+    known = {"recompute": able.recomputes, "pp_schedule": able.schedules}
+    for name, values in known.items():
+        if name in fixed and fixed[name] not in values:
+            raise InvalidValueError(name, fixed[name], f"what {framework.name} has: {', '.join(values) or 'none'}")
+    for name in (*DEGREES, "ep"):
+        if name in fixed and fixed[name] != 1 and name not in able.degrees:
+            has = ", ".join(sorted(able.degrees))
+            raise InvalidValueError(f"plan.{name}", fixed[name], f"1 with {framework.name}, which has {has}")
+    for name in DIVISIONS:
+        if name in fixed and not any(fixed[name] == way.get(name) for way in _ways(framework)):
+            raise InvalidValueError(f"plan.{name}", fixed[name], f"a way in which {framework.name} divides states")
+
+
+def _ways(framework: Framework) -> tuple[Division, ...]:
+    """Return every way in which a framework divides states, where tensor and pipeline parallelism leave it free."""
+    return divisions(framework, data_ranks=2, shard_ranks=2, tp=1, pp=1)

@@ -10,6 +10,7 @@ from typing import Any
 COMMANDS = {
     "infer": "vramfit.cli.infer:infer",
     "train": "vramfit.cli.train:train",
+    "plan": "vramfit.cli.plan:plan",
     "rough": "vramfit.cli.rough:rough",
     "estimate": "vramfit.cli.infer:estimate",
     "compare": "vramfit.cli.compare:compare_command",

@@ -53,7 +53,7 @@ def train(model: str | None, **given: Any) -> int:  # noqa: ANN401 - click's opt
 
     MODEL is a catalogue name, a Hub id (org/name[@revision]), or a path to a config.json or a model's folder.
     """
-    files, combined = _asked(model, given)
+    files, combined = asked(model, given)
     request, note = combined.request, None
     if request.device == "here":
         from vramfit.cli.here import on_this_machine  # noqa: PLC0415 - only this machine's owner pays for it
@@ -63,14 +63,14 @@ def train(model: str | None, **given: Any) -> int:  # noqa: ANN401 - click's opt
     return finish(answered, given, files, combined, note)
 
 
-def _asked(model: str | None, given: dict[str, Any]) -> tuple[tuple[TrainingFile, ...], Combined]:
+def asked(model: str | None, given: dict[str, Any]) -> tuple[tuple[TrainingFile, ...], Combined]:
     """Return what files say, and the request that they and our own options make up."""
     files: tuple[TrainingFile, ...] = ()
     if given["files"]:
         from vramfit.cli.training_file import load  # noqa: PLC0415 - only files pay for their readers
 
         files = tuple(load(Path(name)) for name in given["files"])
-    combined = combine(files, _own(model, given))
+    combined = combine(files, own_fields(model, given))
     request = combined.request
     if request.model is None and request.config is None:
         if not files:
@@ -90,7 +90,7 @@ def _advice(files: tuple[TrainingFile, ...]) -> str:
     return advice
 
 
-def _own(model: str | None, given: dict[str, Any]) -> Iterable[Given]:
+def own_fields(model: str | None, given: dict[str, Any]) -> Iterable[Given]:
     """Yield what was written on our own command line."""
     named = _model(model, given)
     if named is not None:
