@@ -252,6 +252,10 @@ def test_data_parallel_bytes_by_hand() -> None:
         traffic(), links_of(H100), replace(plan, reshard_after_forward=False), sequences=4, recompute="none", divided=3
     )
     assert 60_226_959_360 * 3 // 4 == unsharded.passing.between
+    piped = replace(plan, dp_shard=4, pp=4, pp_schedule="1f1b")
+    staged = exchanges(traffic(), links_of(H100), piped, sequences=4, recompute="none", divided=3)
+    quarter = 8_030_261_248 / 4
+    assert (3 / 4 * quarter * 4, 3 / 4 * quarter * 4) == (staged.passing.inside, staged.once.inside)
     copies = exchanges(traffic(), links_of(H100), Plan(dp_replicate=8), sequences=4, recompute="none", divided=0)
     assert 7 / 8 * 8_030_261_248 * 8 == copies.once.inside
 

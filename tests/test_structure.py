@@ -68,6 +68,7 @@ LEVELS = (
             "meshes",
             "mesh_axes",
             "mesh_count",
+            "mesh_parts",
             "mesh_proxy",
             "training_choices",
             "training_model",

@@ -241,29 +241,39 @@ def _held(traffic: Traffic, plan: Plan) -> tuple[float, float]:
 def _passing(traffic: Traffic, plan: Plan, divided: int) -> Rings:
     """Return what travels in every forward pass and its backward.
 
-    ZeRO 3, FSDP  (d - 1) / d * (weights, twice where they are given back after forward, + gradients)
-    ZeRO 2        (d - 1) / d * gradients
+        ZeRO 3, FSDP  (d - 1) / d * (weights, twice where they are given back after forward, + gradients)
+        ZeRO 2        (d - 1) / d * gradients
+
+    Under a pipeline gradients add up whole and travel once a step, and weights that are not given back stay
+    (pytorch/pytorch:torch/distributed/pipelining/stage.py, backward_maybe_with_nosync).
     """
     shards = plan.dp_shard * plan.cp
     if shards == 1 or divided < 2:
         return []
     weights, gradients = _held(traffic, plan)
-    gathers = (1 if plan.reshard_after_forward is False else 2) if divided >= 3 else 0
-    return [(_share(shards) * (gathers * weights + gradients), plan.tp * shards)]
+    gathers = 0
+    if divided >= 3:
+        stays = plan.reshard_after_forward is False
+        gathers = 2 if not stays else 1 if plan.pp == 1 else 0
+    return [(_share(shards) * (gathers * weights + (gradients if plan.pp == 1 else 0)), plan.tp * shards)]
 
 
 def _once(traffic: Traffic, plan: Plan, divided: int) -> Rings:
     """Return what travels once in every step.
 
-    over dp_shard      (d - 1) / d * (gradients and updated weights; ZeRO 2: updated weights; ZeRO 3: nothing)
+    over dp_shard      (d - 1) / d * (gradients and updated weights; ZeRO 2: updated weights; ZeRO 3: nothing,
+                       under a pipeline gradients, and weights that stay)
     over dp_replicate  (d - 1) / d * (gradients and updated weights, or gradients twice), of its share
     """
-    _, gradients = _held(traffic, plan)
+    weights, gradients = _held(traffic, plan)
     trained = gradients * traffic.compute_bytes / traffic.reduce_bytes if divided else gradients
     shards = plan.dp_shard * plan.cp
     rings: Rings = []
     if shards > 1 and divided < 3:
         rings.append((_share(shards) * (trained + (gradients if divided < 2 else 0)), plan.tp * shards))
+    if shards > 1 and divided >= 3 and plan.pp > 1:
+        stays = weights if plan.reshard_after_forward is False else 0
+        rings.append((_share(shards) * (gradients + stays), plan.tp * shards))
     if plan.dp_replicate > 1:
         part = shards if divided >= 2 else 1
         second = gradients if divided >= 2 else trained

@@ -62,7 +62,9 @@ def test_what_is_given_is_held(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_links_can_be_given(capsys: pytest.CaptureFixture[str]) -> None:
     """A slower link inside the node makes what is exchanged there dearer."""
-    slow = json.loads(run(capsys, *TITAN, "--json", "--inside-link", "4.5GB", "--plan", "tp=2,pp=1,cp=1", "--recompute", "full")[1])
+    slow = json.loads(
+        run(capsys, *TITAN, "--json", "--inside-link", "4.5GB", "--plan", "tp=2,pp=1,cp=1", "--recompute", "full")[1]
+    )
     fast = json.loads(run(capsys, *TITAN, "--json", "--plan", "tp=2,pp=1,cp=1", "--recompute", "full")[1])
     assert 4_500_000_000 == slow["links"]["inside_bytes_per_second"]
     ratio = slow["ranked"][0]["proxy"]["waiting_ratio"] / fast["ranked"][0]["proxy"]["waiting_ratio"]

@@ -1,0 +1,224 @@
+"""What tokens decide and what weights decide on a piece of the model, and both put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from operator import add
+
+from vramfit.device import Device
+from vramfit.memory.model_states import Setting
+from vramfit.memory.unit import NOTHING
+from vramfit.result import WHILE_TRAINING, Breakdown, Counter, Item, Phase
+from vramfit.step import BlockStep, StepCost
+from vramfit.train import band_of, other_moments, process_items, standing_items, step_of
+from vramfit.training_walk import Run, Walk, points, runs_of, waiting_bytes
+
+PASSES = (Phase.FORWARD, Phase.LOSS, Phase.BACKWARD)
+"""Phases in which activations pile up and drain."""
+
+TRAVELS = replace(NOTHING, reduced_bytes=1)
+"""A unit of which only one thing is said: its gradients travel."""
+
+Sums = tuple[int, int]
+"""Expected and high. [B]"""
+Structure = tuple[tuple[int, bool], ...]
+"""How many equal blocks every run has, and whether it is the head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Points of one phase in order of time."""
+
+    expected: tuple[int, ...]
+    high: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What tokens decide on a piece of the model. [B]"""
+
+    rows: tuple[Row, ...]
+    """For every phase of ``PASSES`` that occurs: what blocks keep and work with."""
+    kept_by_all: int
+    evaluation: Sums
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """What weights decide on a piece of the model. [B]"""
+
+    rows: tuple[tuple[int, ...], ...]
+    """For every phase of ``PASSES`` that occurs: gradients and buffers at its points."""
+    standing: tuple[Sums, ...]
+    """What torch counts in these phases whatever the step does."""
+    process: tuple[Sums, ...]
+    """What it does not count in them."""
+    evaluation: Sums
+    evaluation_process: Sums
+    allocated: Sums
+    """Largest of the other phases, as torch counts it."""
+    whole: Sums
+    """Largest of the other phases, with what torch does not count."""
+    loaded: int
+    """What is there before the first step."""
+    passes: bool
+    reduces: tuple[bool, ...]
+    """Runs whose gradients travel: they have a point more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The blocks of a piece for one micro-batch, and what was made of them."""
+
+    setting: Setting
+    cost: StepCost
+    structure: Structure
+    made: dict[tuple[bool, tuple[bool, ...]], Tokens] = field(default_factory=dict)
+
+    def tokens(self, states: States) -> Tokens:
+        """Return what tokens decide, at the points that the states have."""
+        key = states.passes, states.reduces
+        if key not in self.made:
+            self.made[key] = tokens_of(self, states)
+        return self.made[key]
+
+
+def step_in(setting: Setting) -> Step:
+    """Return the blocks of a rank for one micro-batch, and how they follow one another."""
+    cost = step_of(setting)
+    before, after = [(1, False)] * (cost.embedding is not None), [(1, True)] * (cost.head is not None)
+    return Step(setting, cost, (*before, *((times, False) for _, times in cost.blocks), *after))
+
+
+def tokens_of(step: Step, states: States) -> Tokens:
+    """Return what tokens decide at every point; of the states only which points there are is asked."""
+    runs = tuple(
+        Run(block=block, times=times, unit=TRAVELS if reduces else NOTHING, loss=loss)
+        for (block, (times, loss)), reduces in zip(_blocks(step), states.reduces, strict=True)
+    )
+    walk = Walk(setting=step.setting, runs=runs, held_bytes=step.cost.held_bytes)
+    rows: dict[Phase, list[Sums]] = {}
+    kept: dict[tuple[int, ...], Sums] = {}
+    for point in points(runs):
+        if point.counts not in kept:
+            kept[point.counts] = _figures(walk.kept(point.counts))
+        expected, high = _plus(
+            kept[point.counts], _figures((walk.working(point, passes=states.passes), *walk.held(point)))
+        )
+        cached = walk.cached(point)
+        rows.setdefault(point.phase(runs[point.run]), []).append((expected + cached, high + cached))
+    largest = max(run.block.forward_bytes for run in runs)
+    return Tokens(
+        rows=tuple(Row(*map(tuple, zip(*rows[phase], strict=True))) for phase in PASSES if phase in rows),
+        kept_by_all=walk.kept_by_all,
+        evaluation=(largest, band_of(largest)[1]),
+    )
+
+
+def _figures(parts: Iterable[tuple[str, int]]) -> Sums:
+    """Return expected and high of what is kept or worked with, each part's band for itself."""
+    sizes = [size for _, size in parts]
+    return sum(sizes), sum(band_of(size)[1] for size in sizes)
+
+
+def _blocks(step: Step) -> list[tuple[BlockStep, tuple[int, bool]]]:
+    cost = step.cost
+    blocks = [cost.embedding] * (cost.embedding is not None) + [b for b, _ in cost.blocks]
+    blocks += [cost.head] * (cost.head is not None)
+    return list(zip(blocks, step.structure, strict=True))  # type: ignore[arg-type]
+
+
+def states_in(setting: Setting, step: Step, device: Device) -> States:
+    """Return what weights decide at every point, and in the phases without one."""
+    walk = Walk(setting=setting, runs=runs_of(step.cost, setting))
+    items = (*standing_items(setting), *process_items(setting.shard, device))
+    inside, outside = _sums(items, allocated=True), _sums(items, allocated=False)
+    rows: dict[Phase, list[int]] = {}
+    for point in points(walk.runs):
+        gradients, buffers = walk.states(point)
+        rows.setdefault(point.phase(walk.runs[point.run]), []).append(gradients + sum(b.bytes for b in buffers))
+    for alive in other_moments(walk):
+        size = alive.gradients + sum(b.bytes for b in alive.buffers)
+        inside[alive.phase] = _plus(inside[alive.phase], (size, size))
+    here = tuple(phase for phase in PASSES if phase in rows)
+    others = [phase for phase in WHILE_TRAINING if phase not in here and phase is not Phase.EVALUATION]
+    return States(
+        rows=tuple(tuple(rows[phase]) for phase in here),
+        standing=tuple(inside[phase] for phase in here),
+        process=tuple(outside[phase] for phase in here),
+        evaluation=inside[Phase.EVALUATION],
+        evaluation_process=outside[Phase.EVALUATION],
+        allocated=_largest(inside[phase] for phase in others),
+        whole=_largest(_plus(inside[phase], outside[phase]) for phase in others),
+        loaded=inside[Phase.LOAD][0],
+        passes=walk.passes,
+        reduces=tuple(bool(run.unit.reduced_bytes) for run in walk.runs),
+    )
+
+
+def _sums(items: tuple[Item, ...], *, allocated: bool) -> dict[Phase, Sums]:
+    """Return what items take in each phase: those that torch counts as allocated, or the others."""
+    chosen = tuple(item for item in items if (item.counter is Counter.ALLOCATED) is allocated)
+    totals = Breakdown(rank="", num_ranks=1, items=chosen).totals()
+    found = {phase: (total.expected_bytes, total.high_bytes) for phase, total in totals.items()}
+    return {phase: found.get(phase, (0, 0)) for phase in WHILE_TRAINING}
+
+
+def _plus(one: Sums, other: Sums) -> Sums:
+    return one[0] + other[0], one[1] + other[1]
+
+
+def _largest(found: Iterable[Sums]) -> Sums:
+    """Return the largest of each figure for itself."""
+    expected, high = zip(*found, strict=True)
+    return max(expected), max(high)
+
+
+Four = tuple[int, int, int, int]
+"""Expected and high as torch counts them, then with what it does not count. [B]"""
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """Tokens and states of a piece put together, other micro-batches aside. [B]"""
+
+    passes: Four
+    """Largest of the phases in which other micro-batches wait too."""
+    others: Four
+    """Largest of the other phases."""
+    kept_by_all: int
+
+    def peaks(self, flight: int, pieces: int) -> Four:
+        """Return the peaks with so many forward passes in flight, fragmentation aside. [B]"""
+        waiting = waiting_bytes(self.kept_by_all, flight, pieces)
+        high = band_of(waiting)[1]
+        inside, inside_high, whole, whole_high = self.passes
+        other, other_high, other_whole, other_whole_high = self.others
+        return (
+            max(inside + waiting, other),
+            max(inside_high + high, other_high),
+            max(whole + waiting, other_whole),
+            max(whole_high + high, other_whole_high),
+        )
+
+
+def meet(tokens: Tokens, states: States) -> Met:
+    """Put tokens and states of a piece together.
+
+    The worst point of a phase is the one with most expected bytes, as ``estimate_training`` takes it; the high figure
+    is that of this point.
+    """
+    inside = inside_high = whole = whole_high = 0
+    phases = zip(tokens.rows, states.rows, states.standing, states.process, strict=True)
+    for row, gradients, (stands, stands_high), (outside, outside_high) in phases:
+        totals = list(map(add, row.expected, gradients))
+        worst = totals.index(max(totals))
+        expected = stands + totals[worst]
+        high = stands_high + row.high[worst] + gradients[worst]
+        inside, inside_high = max(inside, expected), max(inside_high, high)
+        whole, whole_high = max(whole, expected + outside), max(whole_high, high + outside_high)
+    evaluation = _plus(states.evaluation, tokens.evaluation)
+    allocated = _largest((states.allocated, evaluation))
+    everything = _largest((states.whole, _plus(evaluation, states.evaluation_process)))
+    return Met((inside, inside_high, whole, whole_high), (*allocated, *everything), tokens.kept_by_all)
