@@ -70,8 +70,8 @@ class Point:
     counts: tuple[int, ...]
     """How many blocks of every run keep their activations: those before this one in order of the forward pass."""
     backward: bool
-    reducing: bool = False
-    """True: its backward is over, and its gradients, still whole, begin to travel to the ranks that keep them."""
+    moving: bool = False
+    """True: weights are gathered before its forward, or gradients, still whole, begin to travel after its backward."""
 
     def phase(self, run: Run) -> Phase:
         """Return the phase that this point belongs to."""
@@ -79,8 +79,8 @@ class Point:
 
     def label(self, run: Run) -> str:
         """Return where it is, in words."""
-        if self.reducing:
-            return f"reducing gradients of {run.block.name}"
+        if self.moving:
+            return f"{'reducing gradients' if self.backward else 'gathering weights'} of {run.block.name}"
         if run.loss:
             return "backward of the loss" if self.backward else "loss"
         which = run.block.name if run.times == 1 else f"{run.block.name} {self.counts[self.run] + 1} of {run.times}"
@@ -93,12 +93,14 @@ def points(runs: tuple[Run, ...]) -> tuple[Point, ...]:
     for i, run in enumerate(runs):
         for place in _ends(run.times):
             counts = (*full[:i], place, *(0 for _ in full[i + 1 :]))
+            if run.unit.whole_bytes:
+                found.append(Point(i, counts, backward=False, moving=True))
             found.append(Point(i, counts, backward=False))
     back = []
-    for p in reversed(found):
+    for p in reversed([p for p in found if not p.moving]):
         back.append(Point(p.run, p.counts, backward=True))
         if runs[p.run].unit.reduced_bytes:
-            back.append(Point(p.run, p.counts, backward=True, reducing=True))
+            back.append(Point(p.run, p.counts, backward=True, moving=True))
     return (*found, *back)
 
 
@@ -221,8 +223,8 @@ class Walk:
         """Return what the running block works with at a point, and its name; ``passes`` as of this walk. [B]"""
         block = self.runs[point.run].block
         if not point.backward:
-            return f"{block.name}_forward", block.forward_bytes
-        if point.reducing:
+            return f"{block.name}_forward", 0 if point.moving else block.forward_bytes
+        if point.moving:
             return f"{block.name}_input_gradient", block.output_bytes
         size = block.passing_bytes if passes and block.passing_bytes is not None else block.backward_bytes
         return f"{block.name}_backward", size
@@ -245,11 +247,22 @@ class Walk:
         whole = sum(n * self._unit(j).whole_bytes for j, n in enumerate(counts))
         if not point.backward:
             stays = self.accumulated if self.stays else 0
-            return stays, forward_buffers(self.setting, self._unit(i), self._near(i, 1), self.outermost, whole)
+            return stays, self._around_forward(point, whole)
         made = self._made(point)
-        if point.reducing:
+        if point.moving:
             return self._reducing(point, made)
         return made, self._around_backward(point, whole)
+
+    def _around_forward(self, point: Point, done: int) -> tuple[Buffers, ...]:
+        """Return the buffers around the forward of one block, or what there is when its weights were just gathered."""
+        i = point.run
+        now, last, ahead = self._unit(i), self._near(i, -1) if point.counts[i] == 0 else self._unit(i), self._near(i, 1)
+        if self.setting.sharding is Sharding.FSDP2:
+            own = now if now.whole_bytes else last
+            beside = (now.whole_bytes + last.whole_bytes) if point.moving else own.whole_bytes
+        else:
+            beside = ahead.whole_bytes
+        return forward_buffers(self.setting, now, beside, self.outermost, done)
 
     def _made(self, point: Point) -> int:
         """Gradients of blocks whose backward is over, as they are kept. [B]"""

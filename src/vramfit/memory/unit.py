@@ -102,24 +102,23 @@ _ZERO3 = "deepspeedai/DeepSpeed:deepspeed/runtime/zero/partitioned_param_coordin
 _ZERO2 = "deepspeedai/DeepSpeed:deepspeed/runtime/zero/stage_1_and_2.py"
 
 
-def forward_buffers(setting: Setting, now: Unit, ahead: Unit, stays: int, done: int) -> tuple[Buffers, ...]:
+def forward_buffers(setting: Setting, now: Unit, beside: int, stays: int, done: int) -> tuple[Buffers, ...]:
     """Return what is gathered while a unit's forward runs. [B]
 
-    fully_shard: the unit whole, and the buffer it was gathered into, kept until the next unit is copied out.
+    fully_shard: the unit whole, and the buffer it was gathered into, kept until the next unit has been copied out.
     FullyShardedDataParallel: the unit whole, and the next one, which is gathered meanwhile.
     ZeRO-3: the unit, what is fetched ahead, and what is kept because it is used again soon.
 
     Args:
         setting: the rank.
         now: the unit that runs.
-        ahead: the unit that is gathered next.
+        beside: buffers into which units are gathered, or the unit that is gathered next.
         stays: whole bytes of the outermost unit, which stays whole to the end of the backward pass.
         done: whole bytes of earlier units, which stay where nothing is given back after the forward pass.
     """
     if setting.sharding in FSDP:
         kept = stays + (0 if _reshards(setting) else done)
-        beside = now if setting.sharding is Sharding.FSDP2 else ahead
-        return _gathered(setting, now.whole_bytes + kept, beside.whole_bytes)
+        return _gathered(setting, now.whole_bytes + kept, beside)
     return _zero3(setting, now)
 
 
