@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from vramfit.logs.torch import failure
 from vramfit.trace.allocator import CachingAllocator, rounded
 from vramfit.trace.allocator_config import parse_config
 from vramfit.trace.allocator_device import DeviceMemory, DeviceOutOfMemoryError, format_size
@@ -99,6 +100,24 @@ def test_out_of_memory_says_what_pytorch_says() -> None:
     assert "50.00 MiB is allocated by PyTorch, and 0 bytes is reserved by PyTorch but unallocated" in str(error)
     assert (1, 1) == (cache.counters.num_ooms, cache.counters.num_alloc_retries)
     assert (50 * MIB, 50 * MIB) == sizes(cache)
+
+
+def test_out_of_memory_is_read_like_a_real_one() -> None:
+    """What reads torch's message from a log finds the same numbers in ours."""
+    cache = CachingAllocator(device=DeviceMemory(10 * GIB, outside_bytes=GIB // 2))
+    cache.malloc(4 * GIB)
+    cache.free(cache.malloc(3 * MIB))
+    with pytest.raises(DeviceOutOfMemoryError) as caught:
+        cache.malloc(7 * GIB)
+    read = failure((f"torch.OutOfMemoryError: {caught.value}",))
+    assert read is not None
+    assert (7 * GIB, 10 * GIB, 4 * GIB, 0) == (
+        read.needed_bytes,
+        read.total_bytes,
+        read.allocated_bytes,
+        read.fragmented_bytes,
+    )
+    assert (4.5 * GIB, 5.5 * GIB) == (read.process_bytes, read.free_bytes)
 
 
 def test_split_segments_stay_when_the_cache_is_emptied() -> None:

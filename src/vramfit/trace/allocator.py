@@ -230,15 +230,12 @@ class CachingAllocator:
             counters.inactive_split.take(1)
         block.allocated, block.requested, block.owner = True, requested, owner
         self.books.active[block.address] = block
-        for each in (every, counters):
-            each.allocation.add(1)
-            each.allocated_bytes.add(block.size)
-            each.active.add(1)
-            each.active_bytes.add(block.size)
-            each.requested_bytes.add(requested)
-        if block.size >= self.config.max_split_bytes:
+        every.hand_out(block.size, requested)
+        counters.hand_out(block.size, requested)
+        if self._limited and block.size >= self.config.max_split_bytes:
             self.counters.oversize_allocations.add(1)
-        self.books.tell("alloc", block.address, requested, block.stream, owner)
+        if self.books.observer is not None:
+            self.books.observer("alloc", block.address, requested, block.stream, owner)
         return block
 
     def _splits(self, pool: Pool, size: int, remaining: int) -> bool:
@@ -257,8 +254,9 @@ class CachingAllocator:
         for each in self.books.counters_of(block.pool):
             each.allocation.take(1)
             each.allocated_bytes.take(block.size)
-        self.books.tell("free_requested", block.address, block.requested, block.stream, block.owner)
-        if block.size >= self.config.max_split_bytes:
+        if self.books.observer is not None:
+            self.books.observer("free_requested", block.address, block.requested, block.stream, block.owner)
+        if self._limited and block.size >= self.config.max_split_bytes:
             self.counters.oversize_allocations.take(1)
         if block.uses:
             self.events.wait_for(block, postponed=bool(self.captures) and not self.config.record_stream_reuse)

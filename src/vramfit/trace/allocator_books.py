@@ -54,26 +54,27 @@ class Books:
 
     def finish_free(self, block: Block) -> None:
         """Merge a block that nobody waits for with its free neighbours and cache it."""
-        self.tell("free_completed", block.address, block.requested, block.stream, block.owner)
+        if self.observer is not None:
+            self.observer("free_completed", block.address, block.requested, block.stream, block.owner)
         pool = block.pool
         del self.active[block.address]
         size, requested, blocks, gained = block.size, block.requested, 0, 0
         block.requested, block.owner = 0, -1
         for neighbour in (block.previous, block.next):
-            merged = self.merge(block, neighbour)
-            blocks -= merged > 0
-            gained -= merged
+            if neighbour is not None:
+                merged = self.merge(block, neighbour)
+                if merged:
+                    blocks -= 1
+                    gained -= merged
         pool.insert(block)
         if block.previous is not None or block.next is not None:
             blocks += 1
             gained += block.size
         for each in self.counters_of(pool):
-            if block.expandable is None:
+            if gained and block.expandable is None:
                 each.inactive_split.change(blocks)
                 each.inactive_split_bytes.change(gained)
-            each.active.take(1)
-            each.active_bytes.take(size)
-            each.requested_bytes.take(requested)
+            each.cache(size, requested)
 
     def merge(self, block: Block, neighbour: Block | None) -> int:
         """Swallow an idle neighbour of the same kind; return its bytes, 0 = it stays."""

@@ -1,5 +1,7 @@
 """The counters that ``torch.cuda.memory_stats`` shows, kept as the allocator keeps them."""
 
+# ruff: noqa: PLR1730 - max() takes three times as long as a comparison, and this runs at every allocation
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -24,7 +26,7 @@ class Counter:
     def add(self, amount: int) -> None:
         """Grow; the peak follows."""
         self.current += amount
-        if self.current > self.peak:  # noqa: PLR1730 - max() takes three times as long, and this runs per allocation
+        if self.current > self.peak:
             self.peak = self.current
 
     def take(self, amount: int) -> None:
@@ -53,6 +55,35 @@ class PoolCounters:
     active_bytes: Counter = field(default_factory=Counter)
     inactive_split_bytes: Counter = field(default_factory=Counter)
     requested_bytes: Counter = field(default_factory=Counter)
+
+    def hand_out(self, size: int, requested: int) -> None:
+        """Count a block that is handed out: once per allocation, so written out."""
+        self.allocation.add(1)
+        self.active.add(1)
+        counter = self.allocated_bytes
+        counter.current = now = counter.current + size
+        if now > counter.peak:
+            counter.peak = now
+        counter = self.active_bytes
+        counter.current = now = counter.current + size
+        if now > counter.peak:
+            counter.peak = now
+        counter = self.requested_bytes
+        counter.current = now = counter.current + requested
+        if now > counter.peak:
+            counter.peak = now
+
+    def cache(self, size: int, requested: int) -> None:
+        """Count a block that nobody works with any more: once per block that is freed, so written out."""
+        counter = self.active
+        counter.current -= 1
+        counter.freed += 1
+        counter = self.active_bytes
+        counter.current -= size
+        counter.freed += size
+        counter = self.requested_bytes
+        counter.current -= requested
+        counter.freed += requested
 
     def reset_peak(self) -> None:
         """Begin every peak anew from what is there now."""

@@ -13,6 +13,7 @@ PAGE_BYTES = 2 * MIB
 Source: cuMemGetAllocationGranularity on all supported cards; pytorch/pytorch:c10/cuda/CUDACachingAllocator.cpp, note
 on expandable segments."""
 ENDLESS = 2**62
+ADVICE = "https://pytorch.org/docs/stable/notes/cuda.html#environment-variables"
 
 
 class DeviceMemory:
@@ -87,7 +88,9 @@ class DeviceOutOfMemoryError(VramfitError):
             f"capacity of {format_size(self.total_bytes)} of which {format_size(self.free_bytes)} is free. Including "
             f"non-PyTorch memory, this process has {format_size(self.process_bytes)} memory in use. {allowed}Of the "
             f"allocated memory {format_size(allocated)} is allocated by PyTorch, {private}and "
-            f"{format_size(self.reserved_bytes - allocated)} is reserved by PyTorch but unallocated."
+            f"{format_size(self.reserved_bytes - allocated)} is reserved by PyTorch but unallocated. If reserved but "
+            "unallocated memory is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid "
+            f"fragmentation.  See documentation for Memory Management  ({ADVICE})"
         )
 
 
