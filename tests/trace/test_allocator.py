@@ -368,3 +368,72 @@ def test_statistics_have_pytorch_names() -> None:
 def test_sizes_are_printed_as_pytorch_prints_them() -> None:
     """A unit begins one byte above the previous."""
     assert ["1024 bytes", "1.00 KiB", "1.00 GiB"] == [format_size(n) for n in (1024, 1025, GIB + 1)]
+
+
+def test_small_rest_of_one_block_is_split_off() -> None:
+    """In the small pool a rest of exactly 512 bytes is a block of its own."""
+    cache = allocator()
+    first, _ = cache.malloc(1024), cache.malloc(512)
+    cache.free(first)
+    low, high = cache.malloc(512), cache.malloc(512)
+    assert (first.address, first.address + 512) == (low.address, high.address)
+
+
+def test_block_of_just_the_limit_is_not_split() -> None:
+    """A block of max_split_size counts as too large to split."""
+    cache = allocator("max_split_size_mb:64")
+    cache.free(cache.malloc(64 * MIB))
+    cache.malloc(8 * MIB)
+    assert 84 * MIB == sizes(cache)[1]
+
+
+def test_the_pool_begun_last_serves() -> None:
+    """Of two private pools the inner one takes the request."""
+    cache = allocator()
+    cache.begin_pool(1)
+    cache.begin_pool(2)
+    assert cache.malloc(MIB).pool is cache.books.private[2].small
+    cache.end_pool(2)
+    assert cache.malloc(MIB).pool is cache.books.private[1].small
+
+
+def test_memory_fraction_may_be_reached() -> None:
+    """Reserving exactly what is allowed succeeds."""
+    cache = allocator("per_process_memory_fraction:0.5", total=100 * MIB)
+    cache.malloc(40 * MIB)
+    cache.malloc(10 * MIB)
+    assert (50 * MIB, 0) == (sizes(cache)[1], cache.counters.num_alloc_retries)
+
+
+def test_blocks_of_one_age_are_collected_together() -> None:
+    """A block of average age is old enough."""
+    cache = allocator("garbage_collection_threshold:0.2,per_process_memory_fraction:1.0", total=200 * MIB)
+    for block in [cache.malloc(20 * MIB) for _ in range(3)]:
+        cache.free(block)
+    cache.malloc(100 * MIB)
+    assert (3, 100 * MIB) == (cache.counters.num_device_free, sizes(cache)[1])
+
+
+def test_no_more_oversize_blocks_are_released_than_needed() -> None:
+    """Where no single cached block suffices the largest go, one by one, until enough is free."""
+    cache = allocator("max_split_size_mb:32", total=130 * MIB)
+    for block in [cache.malloc(size * MIB) for size in (36, 38, 40)]:
+        cache.free(block)
+    cache.malloc(70 * MIB)
+    assert (0, 2, 106 * MIB) == (
+        cache.counters.num_alloc_retries,
+        cache.counters.num_device_free,
+        sizes(cache)[1],
+    )
+
+
+def test_uses_inside_a_capture_are_over_at_its_end() -> None:
+    """A block that other streams used only while a graph was captured waits for nobody afterwards."""
+    cache = CachingAllocator(timing=EventTiming.AT_SYNCHRONIZE)
+    cache.begin_pool(1)
+    block = cache.malloc(40 * MIB)
+    cache.use_on_stream(block, 9)
+    cache.free(block)
+    cache.end_pool(1)
+    cache.malloc(512)
+    assert 512 == cache.counters.all.active_bytes.current

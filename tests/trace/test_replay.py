@@ -155,3 +155,12 @@ def test_another_configuration_gives_another_peak() -> None:
     classic = Replay(recording).catch_up().peaks.reserved_bytes
     pages = Replay(recording, parse_config("expandable_segments:True")).catch_up().peaks.reserved_bytes
     assert (48 * MIB, 60 * MIB) == (classic, pages)
+
+
+def test_the_largest_come_first() -> None:
+    """Of many allocations the ten largest are listed, the largest first."""
+    recording = Recording()
+    for i in range(15):
+        recording.allocate((i + 1) * MIB)
+    replay = Replay(recording, parse_config("expandable_segments:True")).catch_up()
+    assert [n * MIB for n in range(15, 5, -1)] == [size for _, size in replay.alive().largest]

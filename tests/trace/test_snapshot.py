@@ -45,6 +45,7 @@ def test_written_snapshot_reads_back(text: str) -> None:
     active = [b for s in snapshot.segments for b in s.blocks if b.active]
     assert counters.active_bytes.current == sum(b.size for b in active)
     assert counters.requested_bytes.current == sum(b.requested for b in active)
+    assert {(0, ())} == {(b.requested, b.frames) for s in snapshot.segments for b in s.blocks if not b.active}
     assert len(replay.trace) == len(snapshot.history_of(0))
     assert text == snapshot.alloc_conf
     made = next(e for e in snapshot.history_of(0) if e.category == "activation")
