@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import pickletools
+import random
 from typing import Any
 
 import pytest
@@ -16,7 +17,9 @@ from vramfit.trace.allocator_events import EventTiming
 from vramfit.trace.recording import Recording
 from vramfit.trace.replay import OutOfMemoryInReplayError, Replay
 from vramfit.trace.snapshot import Action, BlockState
+from vramfit.trace.snapshot_facts import facts_of
 from vramfit.trace.snapshot_reader import load_snapshot, read_snapshot
+from vramfit.trace.snapshot_recording import recording_of
 from vramfit.trace.snapshot_rewind import first_segments
 from vramfit.trace.snapshot_writer import snapshot_bytes, snapshot_data, write_snapshot
 from vramfit.units import MIB
@@ -191,4 +194,53 @@ def test_history_of_another_program_is_refused() -> None:
     data = snapshot_data([played()])
     data["segments"] = data["segments"][1:]
     with pytest.raises(VramfitError, match=r"device_traces\[0\]\[\d+\]"):
+        first_segments(read_snapshot(pickle.dumps(data, protocol=4)), 0, parse_config(""))
+
+
+def mutated(data: bytes, seed: int) -> bytes:
+    """Return a pickle with bytes changed, cut out, doubled or cut off."""
+    draw, found = random.Random(seed), bytearray(data)
+    for _ in range(draw.choice((1, 1, 2, 5))):
+        place = draw.randrange(len(found)) if found else 0
+        match draw.randrange(4):
+            case 0 if found:
+                found[place] = draw.randrange(256)
+            case 1:
+                del found[place : place + draw.randrange(1, 30)]
+            case 2:
+                start = draw.randrange(len(found) + 1)
+                found[place:place] = found[start : start + draw.randrange(60)]
+            case _:
+                del found[place:]
+    return bytes(found)
+
+
+def test_damaged_snapshot_is_refused_or_read() -> None:
+    """Whatever is done to its bytes, a snapshot is read whole or refused by an error of ours."""
+    data, outcomes = snapshot_bytes([played()]), {True: 0, False: 0}
+    for seed in range(600):
+        try:
+            snapshot = read_snapshot(mutated(data, seed))
+            for device in snapshot.devices[:1]:
+                facts_of(snapshot, device, parse_config(""))
+                Replay(recording_of(snapshot, device, parse_config(""))).catch_up()
+            outcomes[True] += 1
+        except VramfitError:
+            outcomes[False] += 1
+    assert all(outcomes.values())
+
+
+@pytest.mark.parametrize("change", ["freed twice", "freed before it was asked for", "outside of any segment"])
+def test_history_that_cannot_be_is_refused(change: str) -> None:
+    """A history in which a block dies twice, dies first or lies nowhere is named as such."""
+    data = snapshot_data([played()])
+    history = data["device_traces"][0]
+    frees = [i for i, event in enumerate(history) if event["action"] == "free_completed"]
+    if change == "freed twice":
+        history.append(dict(history[frees[-1]]))
+    elif change == "freed before it was asked for":
+        history.append({**history[frees[-1]], "action": "free_requested"})
+    else:
+        history += [{**history[i], "addr": 512} for i in (frees[-1] - 1, frees[-1])]
+    with pytest.raises(VramfitError, match="a history that leads to the segments"):
         first_segments(read_snapshot(pickle.dumps(data, protocol=4)), 0, parse_config(""))

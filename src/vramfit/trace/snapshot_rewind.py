@@ -50,7 +50,23 @@ def first_segments(snapshot: Snapshot, device: int, config: AllocatorConfig) -> 
             ) from error
     unsplit = _unsplit(active, history, config)
     active |= {address: replace(active[address], size=size) for address, size in unsplit.items()}
-    return tuple(_with_blocks(found, active, config) for _, found in sorted(ranges.items()))
+    segments = tuple(_with_blocks(found, active, config) for _, found in sorted(ranges.items()))
+    _check_layout(segments, len(active), device)
+    return segments
+
+
+def _check_layout(segments: tuple[Segment, ...], num_active: int, device: int) -> None:
+    """Refuse blocks that overlap, or that lie in no segment."""
+    fits = sum(block.active for segment in segments for block in segment.blocks) == num_active
+    for segment in segments:
+        fits = fits and segment.size == sum(block.size for block in segment.blocks)
+    if not fits:
+        raise InvalidValueError(
+            f"device_traces[{device}]",
+            "blocks that overlap or lie in no segment",
+            "a history that leads to the segments",
+            "was PYTORCH_CUDA_ALLOC_CONF what the snapshot says? Take it again while history is recorded",
+        )
 
 
 def _unsplit(
@@ -78,8 +94,9 @@ def _unsplit(
 def _take_back(event: HistoryEvent, ranges: dict[int, _Range], active: dict[int, SnapshotBlock]) -> None:
     match event.action:
         case Action.ALLOC:
-            del active[event.address]
+            _expect(active.pop(event.address).state is BlockState.ALLOCATED, event)
         case Action.FREE_COMPLETED:
+            _expect(event.address not in active, event)
             active[event.address] = SnapshotBlock(
                 address=event.address,
                 size=0,  # not known: the history has requested sizes only
@@ -88,15 +105,22 @@ def _take_back(event: HistoryEvent, ranges: dict[int, _Range], active: dict[int,
                 frames=event.frames,
             )
         case Action.FREE_REQUESTED:
+            _expect(active[event.address].state is BlockState.PENDING_FREE, event)
             active[event.address] = replace(active[event.address], state=BlockState.ALLOCATED)
         case Action.SEGMENT_ALLOC:
             del ranges[event.address]
         case Action.SEGMENT_FREE:
+            _expect(event.address not in ranges, event)
             ranges[event.address] = _Range(event.address, event.size, _segment(event))
         case Action.SEGMENT_MAP:
             _unmap(event, ranges)
         case Action.SEGMENT_UNMAP:
             _map(event, ranges)
+
+
+def _expect(holds: bool, event: HistoryEvent) -> None:
+    if not holds:
+        raise KeyError(event.address)
 
 
 def _segment(event: HistoryEvent) -> Segment:
