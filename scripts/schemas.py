@@ -22,6 +22,7 @@ NOUNS: dict[str, type] = {
     "TrainWire": training.Training,
     "AdapterWire": training.AdapterAsked,
     "OffloadWire": training.OffloadAsked,
+    "BucketsWire": training.BucketsAsked,
     "PlanWire": request.Plan,
     "RequestWire": request.Request,
     "ModelWire": result.ModelSummary,

@@ -25,6 +25,7 @@ from vramfit.training import (
     RECOMPUTES,
     TRAINING_ATTENTIONS,
     AdapterAsked,
+    BucketsAsked,
     OffloadAsked,
     Training,
     TrainingRequest,
@@ -105,6 +106,16 @@ TRAININGS = st.builds(
     base_format=one_of(("nf4-dq",)),
     offload=st.none()
     | st.builds(OffloadAsked, parameters=PLACES, gradients=PLACES, optimizer=PLACES, activations=PLACES),
+    buckets=st.none()
+    | st.builds(
+        BucketsAsked,
+        reduce=st.none() | SIZES,
+        prefetch=st.none() | st.integers(0, 2**40),
+        persistence=st.none() | st.integers(0, 2**40),
+        max_live=st.none() | SIZES,
+        overlap=SWITCHES,
+        by_hidden_size=st.booleans(),
+    ),
     freeze=st.none() | NAMES,
     image_height=st.none() | SIZES,
     image_width=st.none() | SIZES,

@@ -64,6 +64,30 @@ class OffloadAsked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BucketsAsked:
+    """Buffers through which DeepSpeed moves gradients and weights. Elements; None = DeepSpeed's own."""
+
+    reduce: int | None = None
+    """``reduce_bucket_size``: gradients that are reduced together."""
+    prefetch: int | None = None
+    """``stage3_prefetch_bucket_size``: weights gathered ahead."""
+    persistence: int | None = None
+    """``stage3_param_persistence_threshold``: smaller weights stay whole on every rank; 0 = none do."""
+    max_live: int | None = None
+    """``stage3_max_live_parameters``: weights that may be whole at once."""
+    overlap: bool | None = None
+    """``overlap_comm``: two buckets take turns."""
+    by_hidden_size: bool = False
+    """True: sizes that are not given follow the hidden size, as Hugging Face fills in ``auto``."""
+
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        for name, smallest in (("reduce", 1), ("prefetch", 0), ("persistence", 0), ("max_live", 1)):
+            if getattr(self, name) is not None:
+                check_size(getattr(self, name), f"workload.buckets.{name}", smallest=smallest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
     """One training workload; ``None`` means that the framework decides, and the answer says how."""
 
@@ -114,6 +138,8 @@ class Training:
     """Storage of the frozen base; None = as the parameters."""
     offload: OffloadAsked | None = None
     """None = everything stays on the device."""
+    buckets: BucketsAsked | None = None
+    """None = the framework's own."""
     freeze: tuple[str, ...] | None = None
     """Patterns of module names that do not train."""
     image_height: int | None = None

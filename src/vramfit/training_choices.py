@@ -13,7 +13,7 @@ from vramfit.names import nearest
 from vramfit.request import Plan
 from vramfit.result import Choice
 from vramfit.spec import ModelSpec
-from vramfit.training import AdapterAsked, OffloadAsked, Training
+from vramfit.training import AdapterAsked, BucketsAsked, OffloadAsked, Training
 from vramfit.training_plan import sharding_of
 
 LONGEST_DEFAULT_TOKENS = 4096
@@ -49,6 +49,7 @@ def decide(model: ModelSpec, training: Training, plan: Plan) -> Decided:
         VramfitError: an unknown framework, a precision it has no recipe for, or parts that contradict one another.
     """
     framework, why = find_framework(training.framework, training.framework_version)
+    framework = with_buckets(framework, training.buckets, model.hidden_size)
     choices: list[Choice] = []
     if training.framework_version is None:
         choices.append(Choice(field="framework_version", value=framework.version, why=why))
@@ -80,6 +81,28 @@ def decide(model: ModelSpec, training: Training, plan: Plan) -> Decided:
         choices=tuple(choices),
         assumptions=_assumptions(model, filled),
     )
+
+
+def with_buckets(framework: Framework, asked: BucketsAsked | None, hidden_size: int) -> Framework:
+    """Return a framework whose buffers for other ranks are of the sizes asked for.
+
+        by the hidden size h: h^2 reduced together, 0.9 h^2 gathered ahead, weights up to 10 h whole   elements
+
+    Source: huggingface/transformers:src/transformers/integrations/deepspeed.py, trainer_config_finalize.
+
+    >>> from vramfit.frameworks.profile import find_framework
+    >>> with_buckets(find_framework("deepspeed")[0], BucketsAsked(by_hidden_size=True), 4096).buckets.reduce
+    16777216
+    """
+    if asked is None:
+        return framework
+    square = hidden_size**2
+    follows = {"reduce": square, "prefetch": 9 * square // 10, "persistence": 10 * hidden_size}
+    sizes: dict[str, Any] = dict(follows) if asked.by_hidden_size else {}
+    for name in ("reduce", "prefetch", "persistence", "max_live", "overlap"):
+        if getattr(asked, name) is not None:
+            sizes[name] = getattr(asked, name)
+    return replace(framework, buckets=replace(framework.buckets, **sizes))
 
 
 def _recipe(training: Training, framework: Framework, sharding: Sharding) -> Recipe:

@@ -29,6 +29,7 @@ from vramfit.training import (
     RECOMPUTES,
     TRAINING_ATTENTIONS,
     AdapterAsked,
+    BucketsAsked,
     OffloadAsked,
     Training,
     TrainingRequest,
@@ -116,6 +117,17 @@ class OffloadWire(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     activations: Place | None = None
 
 
+class BucketsWire(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """Buffers through which DeepSpeed moves gradients and weights."""
+
+    reduce: Count | None = None
+    prefetch: NotNegative | None = None
+    persistence: NotNegative | None = None
+    max_live: Count | None = None
+    overlap: bool | None = None
+    by_hidden_size: bool | None = None
+
+
 class TrainWire(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind", tag="train"):
     """Training. Absent and null mean that the framework decides, and the answer says how."""
 
@@ -144,6 +156,7 @@ class TrainWire(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, 
     adapter: AdapterWire | None = None
     base_format: str | None = None
     offload: OffloadWire | None = None
+    buckets: BucketsWire | None = None
     freeze: tuple[str, ...] | None = None
     image_height: Count | None = None
     image_width: Count | None = None
@@ -221,7 +234,7 @@ def request_from_mapping(values: Mapping[str, object]) -> Request | TrainingRequ
 def _check_workload(workload: Mapping[str, object], kind: object) -> None:
     """Refuse names that this kind of workload does not have, in the objects inside it too."""
     _check_names(workload, ServeWire if kind == "serve" else TrainWire, "workload.", {"kind"})
-    for name, struct in (("adapter", AdapterWire), ("offload", OffloadWire)):
+    for name, struct in (("adapter", AdapterWire), ("offload", OffloadWire), ("buckets", BucketsWire)):
         if kind == "train" and isinstance(workload.get(name), Mapping):
             _check_names(workload[name], struct, f"workload.{name}.")
 
@@ -273,6 +286,8 @@ def _request(wire: RequestWire) -> Request | TrainingRequest:
         workload["adapter"] = AdapterAsked(**_given(wire.workload.adapter))
     if wire.workload.offload is not None:
         workload["offload"] = OffloadAsked(**_given(wire.workload.offload))
+    if wire.workload.buckets is not None:
+        workload["buckets"] = BucketsAsked(**_given(wire.workload.buckets))
     return TrainingRequest(workload=Training(**workload), plan=plan, **top)
 
 
@@ -299,12 +314,13 @@ def _same(noun: object, struct: type[Any], **replaced: Any) -> Any:  # noqa: ANN
 
 
 def _train_wire(workload: Training) -> TrainWire:
-    adapter, offload = workload.adapter, workload.offload
+    adapter, offload, buckets = workload.adapter, workload.offload, workload.buckets
     found: TrainWire = _same(
         workload,
         TrainWire,
         adapter=None if adapter is None else _same(adapter, AdapterWire),
         offload=None if offload is None else _same(offload, OffloadWire),
+        buckets=None if buckets is None else _same(buckets, BucketsWire),
     )
     return found
 

@@ -86,6 +86,19 @@ def test_offload_is_read_part_by_part(capsys: pytest.CaptureFixture[str]) -> Non
     assert found["host_bytes"] >= 8 * 8_030_261_248
 
 
+def test_buckets_are_of_the_size_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """DeepSpeed's bucket of 2e8 elements takes 0.4 GB in 16 bit; two of them when they overlap; h^2 by hidden size."""
+    asked = ("train", MODEL, "--framework", "deepspeed", "--sequence", "128", "--plan", "dp_shard=8,zero_stage=2")
+
+    def bucket(*args: str) -> int:
+        items = run_json(capsys, *asked, *args)["breakdowns"][0]["items"]
+        return next(item["bytes"] for item in items if item["name"] == "buffers/reduce_bucket")
+
+    assert 400_000_000 == bucket("--buckets", "reduce=2e8,overlap=no")
+    assert 800_000_000 == bucket("--buckets", "reduce=2e8,overlap=yes")
+    assert 2 * 4096**2 == bucket("--buckets", "by_hidden_size=true,overlap=false")
+
+
 def test_check_sets_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     """One when it does not fit, none when it does."""
     tiny = ("train", MODEL, "--method", "lora", "--sequence", "128", "--brief", "--check")
@@ -145,6 +158,8 @@ def test_a_file_without_a_model_asks_for_one(capsys: pytest.CaptureFixture[str],
         ((MODEL, "--optimizer", "adan"), "workload.optimizer: 'adan'"),
         ((MODEL, "--offload", "weights"), "--offload: 'weights': expected parts of parameters"),
         ((MODEL, "--from", "none.yml"), "no such file"),
+        ((MODEL, "--buckets", "reduse=1"), "--buckets: 'reduse=1': expected sizes and switches"),
+        ((MODEL, "--buckets", "reduce=many"), "--buckets reduce: 'many'"),
         ((MODEL, "--config", "none.json"), "--config: none.json: no such file"),
         ((MODEL, "--batch", "0"), "workload.micro_batch: 0"),
         ((MODEL, "--framework", "torchtn"), "workload.framework: 'torchtn' is not known; nearest: torchtune"),

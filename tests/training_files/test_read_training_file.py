@@ -158,6 +158,7 @@ def fields(file: TrainingFile) -> dict[str, Any]:
             {
                 "workload.micro_batch": 2, "workload.precision": "bf16-mixed", "workload.optimizer": "adamw",
                 "plan.zero_stage": 3, "plan.rest": "dp_shard", "workload.offload.optimizer": "cpu",
+                "workload.buckets.reduce": 500_000_000,
             },
         ),
         (
@@ -346,11 +347,23 @@ def test_what_touches_memory_and_is_not_counted_is_said(text: str, key: str) -> 
 
 
 def test_sizes_that_the_program_takes_anyway_change_nothing() -> None:
-    """DeepSpeed's own bucket size, written out, is not a warning; another one is."""
-    flags = {word.flag for word in understood(DEEPSPEED).words}
-    assert "zero_optimization.reduce_bucket_size" not in flags
-    other = understood(DEEPSPEED.replace("5e8", "2e8"))
-    assert "zero_optimization.reduce_bucket_size" in {word.flag for word in other.having(Effect.NOT_COUNTED)}
+    """DeepSpeed's own size, written out, is not a warning; another one is, where it is not counted."""
+    name = "zero_optimization.sub_group_size"
+    written = DEEPSPEED.replace('"stage": 3', '"stage": 3, "sub_group_size": 1e9')
+    assert name not in {word.flag for word in understood(written).words}
+    other = understood(written.replace("1e9", "2e9"))
+    assert name in {word.flag for word in other.having(Effect.NOT_COUNTED)}
+
+
+def test_deepspeeds_buckets_are_taken() -> None:
+    """Sizes in elements; auto follows the hidden size; a threshold may be zero."""
+    text = """{"zero_optimization": {"stage": 3, "reduce_bucket_size": "auto", "overlap_comm": true,
+      "stage3_prefetch_bucket_size": 2e7, "stage3_param_persistence_threshold": 0}}"""
+    found = {path: value for path, value in fields(understood(text)).items() if path.startswith("workload.buckets")}
+    assert {
+        "workload.buckets.by_hidden_size": True, "workload.buckets.overlap": True,
+        "workload.buckets.prefetch": 20_000_000, "workload.buckets.persistence": 0,
+    } == found  # fmt: skip
 
 
 @pytest.mark.parametrize(

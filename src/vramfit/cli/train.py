@@ -16,11 +16,12 @@ from vramfit.cli.training_knobs import training_options
 from vramfit.errors import InvalidValueError, UnreadableFileError
 from vramfit.report.rows import Row, Section, Tone
 from vramfit.report.training import brief, sections
-from vramfit.request import Given
+from vramfit.request import Given, field_names
 from vramfit.result import Verdict
-from vramfit.training import Training
+from vramfit.training import BucketsAsked, Training
 from vramfit.training_answer import answer_training
 from vramfit.training_files.combine import Combined, combine
+from vramfit.training_files.key import count, truth
 from vramfit.training_result import TrainingAnswer
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ ADAPTER = {"rank": "rank", "alpha": "alpha", "targets": "targets", "adapter_form
 """Our options -> fields of the adapter."""
 OFFLOAD = ("parameters", "gradients", "optimizer", "activations")
 LISTS = frozenset({"targets", "modules_to_save", "recompute_modules", "freeze"})
-WORKLOAD = tuple(name for name in Training.__slots__ if name not in {"adapter", "offload"})
+WORKLOAD = tuple(name for name in Training.__slots__ if name not in {"adapter", "offload", "buckets"})
 
 
 @click.command()
@@ -104,6 +105,7 @@ def own_fields(model: str | None, given: dict[str, Any]) -> Iterable[Given]:
             value = tuple(given[option].split(",")) if option in LISTS else given[option]
             yield Given(path=f"workload.adapter.{field}", value=value, said=f"--{option}")
     yield from _offloaded(given["offload"])
+    yield from _buckets(given["buckets"])
     for name, value in parse_plan(given["plan_text"]).items():
         yield Given(path=f"plan.{name}", value=value, said="--plan")
     if given["device_count"] is not None:
@@ -127,6 +129,20 @@ def _offloaded(text: str | None) -> Iterable[Given]:
         if name not in OFFLOAD:
             raise InvalidValueError("--offload", text, f"parts of {', '.join(OFFLOAD)}, each with =cpu or =nvme")
         yield Given(path=f"workload.offload.{name}", value=place or "cpu", said="--offload")
+
+
+def _buckets(text: str | None) -> Iterable[Given]:
+    """Yield the parts of ``--buckets reduce=2e8,overlap=true``."""
+    names = field_names(BucketsAsked)
+    for part in (text or "").split(",") if text else ():
+        name, _, value = (each.strip() for each in part.partition("="))
+        if name not in names:
+            raise InvalidValueError(
+                "--buckets", part, f"sizes and switches such as reduce=2e8; names: {', '.join(names)}"
+            )
+        kind = truth if name in {"overlap", "by_hidden_size"} else count
+        found = 0 if value == "0" else kind(f"--buckets {name}", value)
+        yield Given(path=f"workload.buckets.{name}", value=found, said="--buckets")
 
 
 def finish(

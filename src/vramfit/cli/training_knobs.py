@@ -52,6 +52,9 @@ OPTIONS = (
     click.option("--modules-to-save", help="Adapters: modules that train whole beside them."),
     click.option("--base-format", help="Storage of the frozen base: nf4-dq, int8, gptq-int4 ..."),
     click.option("--offload", help="What waits on the host: parameters, gradients, optimizer, activations[=nvme]."),
+    click.option(
+        "--buckets", help="DeepSpeed's, in elements: reduce=2e8,prefetch=...,overlap=true,by_hidden_size=true."
+    ),
     click.option("--freeze", help="Patterns of module names that do not train, with commas between them."),
     click.option("--parameter-format", help="Storage of the trained weights."),
     click.option("--gradient-format", help="Storage of their gradients."),

@@ -8,7 +8,7 @@ from typing import Any
 
 from vramfit.errors import InvalidValueError
 from vramfit.request import Given, Plan
-from vramfit.training import AdapterAsked, OffloadAsked, Training, TrainingRequest
+from vramfit.training import AdapterAsked, BucketsAsked, OffloadAsked, Training, TrainingRequest
 from vramfit.training_files.training_file import DIVIDED_BY, GLOBAL_BATCH, NODES, PER_NODE, REST, TrainingFile
 
 OURS = "our own options"
@@ -160,7 +160,7 @@ def _config(files: tuple[TrainingFile, ...], found: dict[str, Given]) -> None:
 def _request(found: Mapping[str, Given], *, keep_adapter: bool) -> TrainingRequest:
     """Return the request; what only files say of adapters counts only where one is trained."""
     parts: dict[str, dict[str, Any]] = {
-        TOP: {}, WORKLOAD: {}, PLAN: {}, "workload.adapter": {}, "workload.offload": {},
+        TOP: {}, WORKLOAD: {}, PLAN: {}, "workload.adapter": {}, "workload.offload": {}, "workload.buckets": {},
     }  # fmt: skip
     for path, each in found.items():
         part, _, name = path.rpartition(".")
@@ -171,4 +171,6 @@ def _request(found: Mapping[str, Given], *, keep_adapter: bool) -> TrainingReque
         workload["adapter"] = AdapterAsked(**adapter)
     if offload:
         workload["offload"] = OffloadAsked(**offload)
+    if parts["workload.buckets"]:
+        workload["buckets"] = BucketsAsked(**parts["workload.buckets"])
     return TrainingRequest(workload=Training(**workload), plan=Plan(**parts[PLAN]), **parts[TOP])

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vramfit.training_files.accelerate import placed
-from vramfit.training_files.key import Found, Reader, is_open, named, stage, to, truth, when
+from vramfit.training_files.key import Found, Reader, count, is_open, named, stage, to, truth, when
 from vramfit.training_files.table import Dialect, understand
 from vramfit.training_files.trainer import BY_DEEPSPEED, OPTIMIZER, SHARDED, formatted
 from vramfit.training_files.training_file import GLOBAL_BATCH, Document, TrainingFile
@@ -23,13 +23,21 @@ OPTIMIZERS: Mapping[str, object] = {
 MARKS = frozenset(
     {"zero_optimization", "train_micro_batch_size_per_gpu", "train_batch_size", "zero_allow_untested_optimizer"}
 )
-SIZES: Mapping[str, float] = {
-    "reduce_bucket_size": 5e8, "allgather_bucket_size": 5e8, "stage3_prefetch_bucket_size": 5e7,
-    "prefetch_bucket_size": 5e7, "stage3_param_persistence_threshold": 1e5, "param_persistence_threshold": 1e5,
-    "stage3_max_live_parameters": 1e9, "max_live_parameters": 1e9, "stage3_max_reuse_distance": 1e9,
-    "sub_group_size": 1e9,
-}  # fmt: skip
+SIZES: Mapping[str, float] = {"allgather_bucket_size": 5e8, "stage3_max_reuse_distance": 1e9, "sub_group_size": 1e9}
 """What DeepSpeed takes when these are not given: such a value changes nothing. Source: zero/config.py."""
+ZERO = "zero_optimization."
+
+
+def _size(field: str) -> Reader:
+    """Return the reader of a size in elements; ``auto`` follows the hidden size, as Hugging Face fills it in."""
+
+    def read_size(name: str, value: object, _: Mapping[str, Any]) -> Found:
+        if str(value).lower() == "auto":
+            return (("workload.buckets.by_hidden_size", True),)
+        found = 0 if str(value) in {"0", "0.0"} else count(name, value)
+        return () if found is None else ((f"workload.buckets.{field}", found),)
+
+    return read_size
 
 
 def _states(name: str, value: object, given: Mapping[str, Any]) -> Found:
@@ -55,6 +63,13 @@ TAKEN: dict[str, Reader] = {
     "zero_optimization.stage": stage("plan.zero_stage", SHARDED, BY_DEEPSPEED),
     "zero_optimization.offload_optimizer.device": placed("optimizer"),
     "zero_optimization.offload_param.device": placed("parameters"),
+    f"{ZERO}reduce_bucket_size": _size("reduce"),
+    **dict.fromkeys((f"{ZERO}stage3_prefetch_bucket_size", f"{ZERO}prefetch_bucket_size"), _size("prefetch")),
+    **dict.fromkeys(
+        (f"{ZERO}stage3_param_persistence_threshold", f"{ZERO}param_persistence_threshold"), _size("persistence")
+    ),
+    **dict.fromkeys((f"{ZERO}stage3_max_live_parameters", f"{ZERO}max_live_parameters"), _size("max_live")),
+    f"{ZERO}overlap_comm": to("workload.buckets.overlap", truth),
     "zero_optimization.cpu_offload": when((("workload.offload.optimizer", "cpu"),)),
     "activation_checkpointing.cpu_checkpointing": when((("workload.recompute", "offload"),)),
     "tensor_parallel.autotp_size": to("plan.tp"),
