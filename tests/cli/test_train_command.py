@@ -92,7 +92,7 @@ def test_buckets_are_of_the_size_asked_for(capsys: pytest.CaptureFixture[str]) -
 
     def bucket(*args: str) -> int:
         items = run_json(capsys, *asked, *args)["breakdowns"][0]["items"]
-        return next(item["bytes"] for item in items if item["name"] == "buffers/reduce_bucket")
+        return int(next(item["bytes"] for item in items if item["name"] == "buffers/reduce_bucket"))
 
     assert 400_000_000 == bucket("--buckets", "reduce=2e8,overlap=no")
     assert 800_000_000 == bucket("--buckets", "reduce=2e8,overlap=yes")
