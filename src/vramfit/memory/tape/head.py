@@ -53,12 +53,11 @@ def write_head(w: Writer, box: list[Value], head: Head, held: list[Value]) -> Va
     if head.loss == "chunked":
         return _chunked(w, x, head, held)
     (logits,) = w.gathered(x, head.hidden, (head.vocabulary,), (head.matrix,))
-    del x
     if w.style.returns_fp32:
         logits = op.cast(t, logits, FP32)
     if w.style.holds_logits:
         held.append(logits)
-    return _loss(w, logits, head)  # logits: a variable of the model's own, alive until it returns
+    return _loss(w, logits, head)  # logits and x: variables of the model's own, alive until it returns
 
 
 def _classifier(w: Writer, box: list[Value], head: Head) -> Value:
