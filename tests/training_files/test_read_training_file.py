@@ -295,8 +295,9 @@ FSDP_WORDS = '{"output_dir": "x", "fsdp": "%s"}'
         ("pretrain_gpt.py --seq-length 8 --bf16 --fp8-format hybrid --use-torch-fsdp2",
          {"workload.precision": "fp8-mixed", "plan.rest": "dp_shard"}),
         ("pretrain_gpt.py --seq-length 8 --zero-stage 0", {"plan.zero_stage": 0, "plan.rest": "dp_shard"}),
+        ("pretrain_gpt.py --seq-length 8", {"workload.precision": "fp32", "plan.distributed_optimizer": False}),
     ],
-    ids=range(21),
+    ids=range(22),
 )  # fmt: skip
 def test_particular_values_mean_what_their_program_does(text: str, expected: Mapping[str, Any]) -> None:
     """Combinations of keys, switches with names, and values of other versions."""
@@ -373,6 +374,8 @@ def test_deepspeeds_buckets_are_taken() -> None:
         (AXOLOTL.replace("adapter: lora", "adapter: mora"), "workload.method", "mora"),
         (LLAMA_FACTORY.replace("lora\n", "oft\n", 1), "workload.method", "oft"),
         (TORCHTUNE.replace("lora_llama3_1_8b", "t5_base"), "model", "t5_base"),
+        (AXOLOTL + "fp8: true\n", "workload.precision", "True"),
+        (ACCELERATE.replace("bf16", "fp8"), "workload.precision", "fp8"),
     ],
 )
 def test_what_would_be_another_question_is_refused(text: str, path: str, value: str) -> None:

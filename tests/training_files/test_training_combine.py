@@ -58,6 +58,22 @@ def test_a_registered_configuration_names_its_model() -> None:
     assert any("registered configuration" in word.why for word in file.words)
 
 
+@pytest.mark.parametrize(
+    ("files", "precision"),
+    [
+        (({**ARGUMENTS, "bf16": True},), "bf16-mixed"),
+        ((ARGUMENTS,), "fp32"),
+        (({**ARGUMENTS, "torch_dtype": "bfloat16"},), "bf16"),
+        ((ARGUMENTS, {"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}), "bf16-mixed"),
+        ((ARGUMENTS, {**FSDP, "mixed_precision": "fp16"}), "fp16-mixed"),
+        (({**ARGUMENTS, "max_length": 8},), None),
+    ],
+)
+def test_a_trainer_without_autocast_has_none(files: tuple[dict[str, Any], ...], precision: str | None) -> None:
+    """Neither bf16 nor fp16 means weights as they are loaded, unless another file says a precision; TRL has bf16 on."""
+    assert precision == together(*files).request.workload.precision
+
+
 def test_deepspeed_alone_is_deepspeed() -> None:
     """Without another file, its own engine runs the model."""
     assert "deepspeed" == together(ZERO).request.workload.framework

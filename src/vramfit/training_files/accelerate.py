@@ -15,7 +15,7 @@ from vramfit.training_files.trainer import BY_DEEPSPEED, BY_FSDP, COPIED, SHARDE
 from vramfit.training_files.training_file import Document, TrainingFile
 
 DIALECT = Dialect(kind="accelerate YAML", framework=None, table="accelerate")
-PRECISIONS: Mapping[str, object] = {"bf16": "bf16-mixed", "fp16": "fp16-mixed", "fp8": "fp8-mixed", "no": None}
+PRECISIONS: Mapping[str, object] = {"bf16": "bf16-mixed", "fp16": "fp16-mixed", "no": None}
 PLACES: Mapping[str, object] = {"none": None, "cpu": "cpu", "nvme": "nvme"}
 MARKS = frozenset({"distributed_type", "compute_environment", "num_processes", "main_training_function"})
 

@@ -77,6 +77,12 @@ def _bf16(name: str, value: object, _: Mapping[str, Any]) -> Found:
     return (("workload.precision", "bf16"),) if on else ()
 
 
+def _fp8(name: str, value: object, _: Mapping[str, Any]) -> Found:
+    if not truth(name, value):
+        return ()
+    return NotModelled(why="fp8 is not modelled", path="workload.precision", expected="bf16 alone")
+
+
 def _recompute(name: str, value: object, _: Mapping[str, Any]) -> Found:
     said = str(value).lower()
     if said in {"offload", "unsloth"}:
@@ -129,7 +135,7 @@ TAKEN: dict[str, Reader] = {
     **dict.fromkeys(("bf16", "bfloat16"), _bf16),
     "fp16": when((("workload.precision", "fp16-mixed"),)),
     "float16": when((("workload.precision", "fp16"),)),
-    "fp8": when((("workload.precision", "fp8-mixed"),)),
+    "fp8": _fp8,
     "gradient_checkpointing": _recompute,
     "activation_offloading": _offloaded,
     "flash_attention": _attention("flash"),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vramfit.errors import InvalidValueError
 from vramfit.request import Given, Plan
 from vramfit.training import AdapterAsked, BucketsAsked, OffloadAsked, Training, TrainingRequest
-from vramfit.training_files.training_file import DIVIDED_BY, GLOBAL_BATCH, NODES, PER_NODE, REST, TrainingFile
+from vramfit.training_files.training_file import DIVIDED_BY, GLOBAL_BATCH, NODES, PER_NODE, REST, UNLESS, TrainingFile
 
 OURS = "our own options"
 TOP, WORKLOAD, PLAN = "", "workload", "plan"
@@ -45,6 +45,9 @@ def combine(files: Iterable[TrainingFile], own: Iterable[Given] = ()) -> Combine
                 raise refused.error
     found = _agreed((*own, *_frameworks(files), *_told(files, paths)))
     found.pop(DIVIDED_BY, None)
+    unless = found.pop(UNLESS, None)
+    if unless is not None and found["workload.framework"].value in WEAK:
+        found.setdefault("workload.precision", replace(unless, path="workload.precision"))
     _devices(found)
     open_axis = REST in found and "device_count" not in found
     notes = [*_shared_out(found), *_accumulation(found, known=not open_axis)]

@@ -144,7 +144,7 @@ TAKEN: dict[str, Reader] = {
 def read(document: Document, flags: Mapping[str, Any]) -> TrainingFile:
     """Return what such an argument list says, and the model that it describes."""
     values = {_spelt(name): value for name, value in flags.items()}
-    found = understand(DIALECT, document.where, values, TAKEN, implied=_ranks(values))
+    found = understand(DIALECT, document.where, values, TAKEN, implied=_implied(values))
     return replace(found, config=config_of(values, document.where))
 
 
@@ -161,9 +161,18 @@ def _spelt(name: str) -> str:
     return spelt
 
 
-def _ranks(given: Mapping[str, Any]) -> tuple[tuple[str, object, str], ...]:
-    """Say what data-parallel ranks do: copies, unless FSDP or ZeRO divides them."""
-    if given.keys() & {"use-torch-fsdp2", "use-megatron-fsdp", "use-custom-fsdp"}:
-        return ()
-    sharded = "zero-stage" in given
-    return ((REST, "dp_shard" if sharded else "dp_replicate", "data-parallel ranks"),)
+SIXTEEN = frozenset({"bf16", "fp16", "fp8", "fp8-format"})
+FSDP = frozenset({"use-torch-fsdp2", "use-megatron-fsdp", "use-custom-fsdp"})
+
+
+def _implied(given: Mapping[str, Any]) -> tuple[tuple[str, object, str], ...]:
+    """Say what follows from flags that are absent: formats, and what data-parallel ranks do."""
+    found: list[tuple[str, object, str]] = []
+    if not given.keys() & SIXTEEN:
+        found.append(("workload.precision", "fp32", "neither --bf16 nor --fp16"))
+    if not given.keys() & FSDP:
+        sharded = "zero-stage" in given
+        found.append((REST, "dp_shard" if sharded else "dp_replicate", "data-parallel ranks"))
+        if not sharded and "use-distributed-optimizer" not in given:
+            found.append(("plan.distributed_optimizer", False, "no --use-distributed-optimizer"))
+    return tuple(found)

@@ -28,7 +28,7 @@ from vramfit.training_files.key import (
     word,
 )
 from vramfit.training_files.table import Dialect, understand
-from vramfit.training_files.training_file import DIVIDED_BY, REST, Document, TrainingFile
+from vramfit.training_files.training_file import DIVIDED_BY, REST, UNLESS, Document, TrainingFile
 
 DIALECT = Dialect(kind="arguments of the Hugging Face Trainer", framework="transformers", table="trainer")
 OPTIMIZER, IMPLEMENTATION = "workload.optimizer", "workload.optimizer_implementation"
@@ -257,5 +257,8 @@ def read(document: Document, values: Mapping[str, Any]) -> TrainingFile:
     """Return what such a file says; what it says of adapters counts only where PEFT is used."""
     unused = () if truth("use_peft", values.get("use_peft")) else _ADAPTER_ONLY
     taken = {name: reader for name, reader in TRL.items() if name not in unused}
-    dialect = OF_TRL if values.keys() & TRL_ONLY else DIALECT
-    return understand(dialect, document.where, values, taken, implied=(DDP,))
+    if values.keys() & TRL_ONLY:
+        return understand(OF_TRL, document.where, values, taken, implied=(DDP,))
+    plain = FORMATS.get(str(values.get("dtype", values.get("torch_dtype"))), "fp32")
+    unless = (UNLESS, plain, "neither bf16 nor fp16: no autocast")
+    return understand(DIALECT, document.where, values, taken, implied=(DDP, unless))
