@@ -87,6 +87,13 @@ def test_full_recomputation_keeps_the_input() -> None:
     assert (("output", TOKENS * H * 2),) == first.kept
 
 
+def test_offloaded_checkpoints_leave_nothing_between_blocks() -> None:
+    """Inputs wait on the host, and are back while their block runs."""
+    away, here = block(recompute="offload"), block(recompute="full")
+    assert 0 == away.kept_bytes
+    assert TOKENS * H * 2 == away.backward_bytes - here.backward_bytes
+
+
 def test_every_second_product_is_kept() -> None:
     """Input, outputs of q, v, gate and down projection, and attention's output with its statistics."""
     selective = replace(BlockStyle(), selects_operators=True)

@@ -57,6 +57,8 @@ def step_cost(shard: Shard, training: Training, style: BlockStyle, *, worst_rout
     if shard.last:
         norms_train = any_trains(t for t in model.head if t.role is Role.NORM)
         head, held = _head(_head_of(model, training, style), flow, style, norms_train=norms_train)
+    if _goes_to_host(training):
+        walked = [(_on_host(one), count) for one, count in walked]
     wants = [w.keeps_input for w, _ in walked] + [head.keeps_input if head else False]
     first = _first(shard, flow, style, keeps_output=wants[0])
     first = _with_encoder(first, shard, flow, style)
@@ -74,6 +76,26 @@ def step_cost(shard: Shard, training: Training, style: BlockStyle, *, worst_rout
         blocks=tuple(blocks),
         head=None if head is None else _step("head", head, keeps_output=False),
         held_bytes=held,
+    )
+
+
+def _goes_to_host(training: Training) -> bool:
+    """Say whether what blocks keep waits on the host: inputs of checkpoints, or all saved tensors."""
+    return training.recompute == "offload" or (
+        training.offload is not None and training.offload.activations is not None
+    )
+
+
+def _on_host(walked: Walked) -> Walked:
+    """Return a block whose kept tensors are away between its passes; both of them hold all of it."""
+    inputs = walked.input_bytes
+    return replace(
+        walked,
+        kept=(),
+        keeps_input=False,
+        forward=walked.forward + inputs,
+        backward=walked.backward + inputs,
+        passing=walked.passing + inputs,
     )
 
 
@@ -173,7 +195,7 @@ def _block(layer: Layer, hidden: int, family: str, flow: Flow, style: BlockStyle
 
     def run(t: Tape, box: list[Value]) -> Value:
         x = box[0]  # the loop over layers holds it too
-        if flow.recompute == "full":
+        if flow.recompute in {"full", "offload"}:
             return checkpoint(t, lambda _, x: write(w, x), x, whole=style.reentrant)
         if flow.recompute == "selective" and not flow.modules and style.selects_operators:
             return again(t, lambda inputs: write(w, inputs[0]), (x,), outputs=True)

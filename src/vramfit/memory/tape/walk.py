@@ -22,6 +22,8 @@ class Walked:
     kept: tuple[tuple[str, int], ...]
     """By module, without input and output."""
     keeps_input: bool
+    input_bytes: int = 0
+    """Its input, where it is kept."""
     forward: int
     backward: int
     passing: int
@@ -67,6 +69,7 @@ def walk(t: Tape, write: Take, elements: int, each: int, *, grows: bool = True) 
     return Walked(
         kept=tuple(kept.items()),
         keeps_input=of_input > 0,
+        input_bytes=of_input,
         forward=forward - of_input,
         backward=max(0, backward - of_input),
         passing=max(0, passing - of_input),
