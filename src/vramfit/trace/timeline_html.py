@@ -43,6 +43,7 @@ def timeline_html(replay: Replay, *, device_name: str = "", most: int = DEFAULT_
         "height": str(HEIGHT),
         "shapes": "".join(_shapes(found, shown, top, capacity)),
         "ticks": "".join(_ticks(top)),
+        "steps": "".join(_steps_row(stretches(found), len(found))),
         "phases": "".join(_phases(stretches(found), len(found))),
         "last": str(len(found) - 1),
         "peak": str(max(range(len(found)), key=lambda i: found[i].allocated_bytes)),
@@ -145,13 +146,27 @@ def _ticks(top: int) -> Iterable[str]:
         yield f'<span style="bottom:{share}%">{_text(size_text(top * i // NUM_TICKS))}</span>'
 
 
+def _steps_row(found: tuple[Stretch, ...], width: int) -> Iterable[str]:
+    """Yield a band for each step, over all its phases."""
+    first = 0
+    for i in range(1, len(found) + 1):
+        if i == len(found) or found[i].step != found[first].step:
+            step = found[first].step
+            yield _band(found[first].first, found[i - 1].end, width, "before" if step is None else f"step {step}", step)
+            first = i
+
+
 def _phases(found: Iterable[Stretch], width: int) -> Iterable[str]:
-    """Yield a band for each phase, wide as it lasted; even and odd steps look different."""
+    """Yield a band for each phase, wide as it lasted."""
     for part in found:
-        name = _when(part.step, part.phase)
-        odd = " odd" if part.step is not None and part.step % 2 else ""
-        share = f"left:{100 * part.first / width:.3f}%;width:{100 * (part.end - part.first) / width:.3f}%"
-        yield f'<span class="phase{odd}" style="{share}" title="{_text(name)}">{_text(name)}</span>'
+        yield _band(part.first, part.end, width, part.phase or "before", part.step)
+
+
+def _band(first: int, end: int, width: int, name: str, step: int | None) -> str:
+    """Return a band with its name; even and odd steps look different."""
+    odd = " odd" if step is not None and step % 2 else ""
+    share = f"left:{100 * first / width:.3f}%;width:{100 * (end - first) / width:.3f}%"
+    return f'<span class="phase{odd}" style="{share}" title="{_text(name)}">{_text(name)}</span>'
 
 
 def _when(step: int | None, phase: str) -> str:

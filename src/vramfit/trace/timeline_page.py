@@ -85,6 +85,7 @@ input { grid-column: 2; width: 100%; margin: .3rem 0; accent-color: var(--parame
 <div class="ticks" aria-hidden="true">@ticks@</div>
 <div class="chart"><svg viewBox="0 0 @width@ @height@" preserveAspectRatio="none" role="img"
   aria-label="Allocated memory by category over time">@shapes@</svg><div class="cursor"></div></div>
+<div class="phases" aria-hidden="true">@steps@</div>
 <div class="phases" aria-hidden="true">@phases@</div>
 <input type="range" min="0" max="@last@" value="@peak@" aria-label="Moment">
 </div>
