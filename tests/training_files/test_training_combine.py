@@ -49,6 +49,25 @@ def test_the_launchers_own_flags_are_read() -> None:
     assert (4, 3, "cpu") == (found.plan.dp_shard, found.plan.zero_stage, found.workload.offload.optimizer)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("verb", "method", "targets"),
+    [
+        ("finetune_lora", "lora", ("q_proj", "v_proj")),
+        ("finetune", "lora", ("q_proj", "v_proj")),
+        ("finetune_full", "full", None),
+        ("finetune_adapter", "adapter", None),
+    ],
+)
+def test_litgpts_command_says_its_recipe(verb: str, method: str, targets: tuple[str, ...] | None) -> None:
+    """The model stands first; flags are the keys of the YAML; each recipe has its own defaults."""
+    command = f"litgpt {verb} meta-llama/Llama-3.2-3B --train.micro_batch_size 4 --devices 2 --precision bf16-true"
+    found = together(command).request
+    assert ("meta-llama/Llama-3.2-3B", method, 4, 2) == (
+        found.model, found.workload.method, found.workload.micro_batch, found.plan.dp_shard,
+    )  # fmt: skip
+    assert targets == (None if found.workload.adapter is None else found.workload.adapter.targets)
+
+
 def test_a_registered_configuration_names_its_model() -> None:
     """Torchtitan 0.3 names a configuration; its own settings are not read, and that is said."""
     command = "NGPU=8 ./run_train.sh --module qwen3 --config qwen3_0_6b --training.seq_len 4096"

@@ -24,7 +24,7 @@ class TrainingCommand:
     """One command."""
 
     program: str
-    """``megatron``, ``ms_swift``, ``torchtitan``, ``llama_factory`` or ``trainer``."""
+    """``megatron``, ``ms_swift``, ``torchtitan``, ``llama_factory``, ``litgpt`` or ``trainer``."""
     verb: str
     """What it is asked to do, such as ``dpo``; empty where the program does one thing."""
     flags: dict[str, object]
@@ -55,11 +55,11 @@ def find(text: str, where: str) -> TrainingCommand:
     by_flags = _by_flags(together)
     if by_flags is not None:
         return _command(by_flags, "", (0, 0), together, _by_variables(text))
-    expected = "a command of Megatron-LM, torchtitan, ms-swift, LLaMA-Factory or a Trainer script"
+    expected = "a command of Megatron-LM, torchtitan, ms-swift, LLaMA-Factory, litgpt or a Trainer script"
     raise InvalidValueError(where, " ".join(together[:12]), expected, "or settings in JSON, YAML or TOML")
 
 
-def _program(words: tuple[str, ...]) -> tuple[str, str, tuple[int, int]] | None:
+def _program(words: tuple[str, ...]) -> tuple[str, str, tuple[int, int]] | None:  # noqa: PLR0911 - one for each
     """Return program, verb, and where its own words and its flags begin."""
     names = [PurePath(word).name for word in words]
     for i, name in enumerate(names):
@@ -70,6 +70,8 @@ def _program(words: tuple[str, ...]) -> tuple[str, str, tuple[int, int]] | None:
             return "llama_factory", "", (i, i + 2)
         if name == "trl" and after in TRL:
             return "trainer", after, (i, i + 2)
+        if name == "litgpt" and after.startswith(("finetune", "pretrain")):
+            return "litgpt", after, (i, i + 2)
         if name in {"torchtitan.train", "run_train.sh"} or words[i].endswith("torchtitan/train.py"):
             return "torchtitan", "", (i, i + 1)
         if name.endswith(".py") and any(word.startswith("--") for word in words[i + 1 :]):
@@ -120,12 +122,15 @@ def _command(
         for what, names in (("per_node", PER_NODE), ("nodes", NODES), ("all", ALL)):
             if spelt in names and isinstance(value, str):
                 launched[what] = value
+    flags = dict(_pairs(words[start:]))
+    if program == "litgpt" and start < len(words) and not FLAG.fullmatch(words[start]):
+        flags["checkpoint_dir"] = words[start]
     return TrainingCommand(
         program=program,
         verb=verb,
         trl=words[own : own + 1] == ("trl",),
         accelerate=before if "accelerate" in words[:own] else {},
-        flags=dict(_pairs(words[start:])),
+        flags=flags,
         launched=launched,
     )
 

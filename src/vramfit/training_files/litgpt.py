@@ -34,6 +34,12 @@ TARGETS: Mapping[str, tuple[str, ...]] = {
 USUAL = {"lora_query": True, "lora_value": True}
 
 
+BY_VERB: Mapping[str, str] = {
+    "finetune": "lora_r", "finetune_lora": "lora_r", "finetune_adapter": "quantize", "finetune_adapter_v2": "quantize",
+}  # fmt: skip
+"""Command -> the key by which its recipe is known, given or not."""
+
+
 def _checkpoint(name: str, value: object, _: Mapping[str, Any]) -> Found:
     """Read ``checkpoints/organisation/model``."""
     said = text(name, value)

@@ -92,6 +92,9 @@ def _of_command(document: Document, command: TrainingCommand) -> TrainingFile:
             found = ms_swift.read(document, _spelt(flags), command.verb)
         case "torchtitan":
             found = torchtitan.read(document, {_underscored(name): value for name, value in flags.items()})
+        case "litgpt":
+            known = {litgpt.BY_VERB[command.verb]: None} if command.verb in litgpt.BY_VERB else {}
+            found = litgpt.read(document, {**known, **_spelt(flags)})
         case "llama_factory":
             found = llama_factory.read(document, _spelt(flags))
         case _:
