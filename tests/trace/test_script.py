@@ -173,3 +173,29 @@ def test_modules_run_as_python_m_runs_them(tmp_path: Path, monkeypatch: pytest.M
     assert (Stop.END, "") == ((e := run_script(Script(module="some_package"), Limits())).stop, e.traceback)
     with pytest.raises(UnreadableFileError, match="no such module"):
         run_script(Script(module="no_such_package_here"), Limits())
+
+
+def test_accelerator_answers_as_cuda_does(run: Run) -> None:
+    """torch.accelerator names the imagined card, and DataParallel over it is the module itself."""
+    ending, gpu = run(
+        """
+        import torch
+        assert torch.accelerator.is_available() and torch.accelerator.device_count() == 1
+        device = torch.accelerator.current_accelerator()
+        model = torch.nn.DataParallel(torch.nn.Linear(256, 256)).cuda()
+        optimizer = torch.optim.AdamW(model.parameters())
+        assert device.type == "cuda" and model(torch.randn(4, 256)).device.type == "cuda"
+        model(torch.randn(4, 256)).sum().backward()
+        optimizer.step()
+        """
+    )
+    assert (Stop.END, "") == (ending.stop, ending.traceback)
+    assert 2 * 4 * 257 * 256 == gpu.report().share("optimizer_state"), "two moments of four bytes"
+
+
+def test_a_shape_that_depends_on_data_is_refused_with_the_line(run: Run) -> None:
+    """Without a hint the operator and the program's line are named."""
+    ending, _ = run("import torch\nx = torch.ones(8, device='cuda')\ny = x[x > 0]")
+    assert Stop.CRASH is ending.stop
+    assert "program.py:3" in ending.traceback
+    assert "--hint" in ending.traceback

@@ -34,7 +34,7 @@ class Told:
 
 def sections(report: TraceReport, told: Told) -> tuple[Section, ...]:
     """Return the whole report of one trace."""
-    return (
+    found = (
         _headline(report, told),
         _readings(report),
         _spans("By phase: highest allocated, GiB", report.phases, report.allocated_peak_bytes),
@@ -46,6 +46,7 @@ def sections(report: TraceReport, told: Told) -> tuple[Section, ...]:
         *_texts("Assumed", (*told.changes, *report.assumptions)),
         *_texts("Not counted", report.not_counted),
     )
+    return tuple(section for section in found if section.rows)
 
 
 def brief(report: TraceReport, told: Told) -> tuple[Section, ...]:
@@ -61,6 +62,8 @@ def verdict(report: TraceReport) -> tuple[str, Tone]:
     need, has = report.process_peak_bytes, report.capacity_bytes
     if report.out_of_memory is not None:
         return f"Does not fit on {report.device}: {_first_line(report.out_of_memory)}", Tone.BAD
+    if not report.num_allocations:
+        return f"Nothing was allocated on {report.device}: did the program choose the CPU?", Tone.WARN
     left = has - need
     text = f"needs {format_gib(need)} GiB, the card has {format_gib(has)} GiB"
     if left < 0:

@@ -56,6 +56,10 @@ class Stream:
         """Say that all work is done."""
         return True
 
+    def is_capturing(self) -> bool:
+        """Say that no graph is captured."""
+        return False
+
     def __eq__(self, other: object) -> bool:
         """Streams of one number are one."""
         return isinstance(other, Stream) and other.number == self.number

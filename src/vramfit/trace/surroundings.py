@@ -12,6 +12,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils._pytree import tree_map_only
 
+from vramfit.trace.accelerator import accelerator_answers, scatter
 from vramfit.trace.attention import Attention
 from vramfit.trace.kernels import Kernels
 from vramfit.trace.loss_kernels import loss_kernels
@@ -54,6 +55,9 @@ class Surroundings:
         replace.set_all(torch.cuda, answers)
         replace.set_all(torch.cuda.memory, answers)
         replace.set_all(torch.cuda.random, answers)
+        replace.set_all(torch.accelerator, accelerator_answers(answers))
+        replace.set_all(torch, {"Stream": answers["Stream"], "Event": answers["Event"]})
+        replace.set(torch.nn.parallel.comm, "scatter", scatter)
         replace.set(torch, "Generator", _generator_class(torch.Generator))
         replace.set(torch, "clear_autocast_cache", self._clear_autocast_cache(torch.clear_autocast_cache))
         replace.set(torch, "compile", _not_compiled)

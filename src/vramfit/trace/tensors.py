@@ -54,7 +54,7 @@ class Tensors:
             tensor.allclose: self._equal,
             torch.is_nonzero: self._bool,
             torch._C._nn._parse_to: _as_it_is(torch._C._nn._parse_to),
-            torch.device: _as_it_is(torch.device),
+            torch.device: _numbered_device,
             torch.full: self._valued(torch.full),
             torch.scalar_tensor: self._valued(torch.scalar_tensor),
             torch.tensor: self._from_data(torch.tensor),
@@ -252,6 +252,13 @@ class Tensors:
             self.values.state("tensors compare equal")
             return True
         return torch.equal(*args[:2])
+
+
+def _numbered_device(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
+    """Return the device that is named; a number alone is one of the accelerator's."""
+    if args and isinstance(args[0], int) and not isinstance(args[0], bool):
+        return torch.device("cuda", args[0])
+    return torch.device(*args, **kwargs)
 
 
 def _as_it_is(func: Any) -> Handler:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -13,6 +12,8 @@ import torch
 
 KEPT = ("attn_implementation",)
 """What a call may say that decides the architecture."""
+PLACES = ("subfolder", "revision", "cache_dir", "token")
+"""What a call may say about where the configuration lies."""
 FORMATS = ("dtype", "torch_dtype")
 
 
@@ -26,7 +27,7 @@ def without_weights(changes: list[str]) -> Iterator[None]:
 
             stack.enter_context(_replaced(_BaseAutoModelClass, _automatic, changes))
             stack.enter_context(_replaced(PreTrainedModel, _transformers, changes))
-        if find_spec("diffusers") is not None and "diffusers" in sys.modules:
+        if find_spec("diffusers") is not None:
             from diffusers import ModelMixin  # noqa: PLC0415 - so
 
             stack.enter_context(_replaced(ModelMixin, _diffusers, changes))
@@ -50,7 +51,7 @@ def _configured(cls: Any, name: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[
     config = kwargs.pop("config", None)
     if config is None:
         source = getattr(cls, "config_class", None) or AutoConfig
-        config = source.from_pretrained(name)
+        config = source.from_pretrained(name, **{k: kwargs.pop(k) for k in PLACES if kwargs.get(k) is not None})
     for key in list(kwargs):
         if hasattr(config, key) and key not in {*FORMATS, *KEPT}:
             setattr(config, key, kwargs.pop(key))
@@ -80,6 +81,6 @@ def _transformers(cls: Any, name: Any, *_: Any, **kwargs: Any) -> Any:
 
 
 def _diffusers(cls: Any, name: Any, *_: Any, **kwargs: Any) -> Any:
-    values = cls.load_config(name, **{k: kwargs[k] for k in ("subfolder", "revision") if k in kwargs})
+    values = cls.load_config(name, **{k: kwargs[k] for k in PLACES if kwargs.get(k) is not None})
     model = cls.from_config(values)
     return model.to(kwargs["torch_dtype"]) if kwargs.get("torch_dtype") is not None else model
