@@ -73,7 +73,7 @@ def main(tokens: int, reduce: str) -> None:
     model(input_ids=ids, labels=ids).loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    polled, found = Polled(), {}
+    polled, found, losses = Polled(), {}, []
     with polled:
         for value in tree_iter((list(model.parameters()), [dict(state) for state in optimizer.state.values()])):
             polled.see(value)
@@ -81,10 +81,9 @@ def main(tokens: int, reduce: str) -> None:
         for name in ("forward", "backward", "step"):
             polled.most = 0
             if name == "forward":
-                loss = model(input_ids=ids, labels=ids).loss
+                losses.append(model(input_ids=ids, labels=ids).loss)
             elif name == "backward":
-                loss.backward()
-                del loss
+                losses.pop().backward()
             else:
                 optimizer.step()
             found[name] = polled.most - found["standing"]

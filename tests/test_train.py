@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -202,8 +203,9 @@ def test_lora_trains_adapters_only() -> None:
 @pytest.mark.parametrize("name", TRAINING_ONLY)
 def test_serving_refuses_plans_of_training(name: str) -> None:
     """A field of a plan that no server takes is refused by its name."""
-    value = {"sequence_parallel": True, "pp_schedule": "1f1b", "distributed_optimizer": True,
-             "reshard_after_forward": True, "layers_per_stage": (16, 16)}.get(name, 2)  # fmt: skip
+    named: dict[str, Any] = {"sequence_parallel": True, "pp_schedule": "1f1b", "distributed_optimizer": True,
+                             "reshard_after_forward": True, "layers_per_stage": (16, 16)}  # fmt: skip
+    value = named.get(name, 2)
     with pytest.raises(InvalidValueError, match=f"plan.{name}"):
         estimate(read_model(LLAMA), Inference(context_tokens=2048), Plan(**{name: value}))
 
@@ -280,3 +282,22 @@ def test_megatron_s_narrow_moments_are_widened_for_the_step() -> None:
     assert 2 * model.num_parameters == sizes["optimizer/master_weights"]
     assert 8 * model.num_parameters == sizes["optimizer/step_temporaries"]
     assert {"optimizer/exp_avg", "optimizer/exp_avg_sq"} <= set(sizes)
+
+
+def test_stage_two_of_fsdp_divides_weights_between_steps() -> None:
+    """SHARD_GRAD_OP keeps 4 / 8 B of each weight between steps and all of them in 16 bit while a step runs."""
+    asked = Training(framework="torchtitan", sequence_tokens=2048, recompute="full")
+    rank = llama(asked, Plan(dp_shard=8, zero_stage=2)).breakdowns[0]
+    assert 4 * PARAMETERS / 8 == pytest.approx(states(rank, "weights"), rel=1e-3)
+    whole = max(i.bytes for i in rank.items if i.name == "buffers/gathered_weights")
+    assert 2 * PARAMETERS == pytest.approx(whole, rel=1e-3)
+
+
+def test_one_recipe_with_and_without_ranks() -> None:
+    """Weights that FSDP casts as it gathers them are cast by autocast where nothing is gathered."""
+    asked = Training(framework="torchtitan", sequence_tokens=1024)
+    names = {i.name for i in llama(asked).breakdowns[0].items}
+    assert "buffers/gathered_weights" not in names
+    alone, titan = llama(Training(sequence_tokens=1024)).breakdowns[0], llama(asked).breakdowns[0]
+    assert states(alone, "weights") == states(titan, "weights")
+    assert any("cast" in name or "autocast" in name for name in names)

@@ -133,15 +133,17 @@ def _recipe(training: Training, framework: Framework, sharding: Sharding) -> Rec
 
 
 def _under(recipe: Recipe, sharding: Sharding) -> Recipe:
-    """Return what a recipe of autocast becomes where ranks divide weights.
+    """Return what a recipe of autocast becomes where ranks divide weights, and one of FSDP where they do not.
 
     FSDP casts weights as it gathers them, so autocast has nothing to cast and caches nothing; gradients travel in the
     same format unless a policy says otherwise (pytorch/pytorch:torch/distributed/fsdp/_fully_shard/_fsdp_api.py,
     MixedPrecisionPolicy.reduce_dtype; huggingface/accelerate:src/accelerate/utils/dataclasses.py). DeepSpeed turns the
     model into 16 bit and keeps its own fp32 copy (deepspeedai/DeepSpeed:deepspeed/runtime/bf16_optimizer.py).
     """
+    whole = sharding in {Sharding.NONE, Sharding.DDP}
     if not recipe.autocast:
-        return recipe
+        casts = recipe.master_format == NO_MASTER and recipe.parameter_format != recipe.compute_format
+        return replace(recipe, autocast=True) if whole and casts else recipe
     if sharding in {Sharding.FSDP1, Sharding.FSDP2}:
         return replace(recipe, autocast=False, reduce_format=recipe.compute_format)
     if sharding is not Sharding.ZERO:
@@ -202,16 +204,19 @@ def _fill(training: Training, defaults: dict[str, tuple[Any, str]]) -> tuple[Tra
 
 
 def _follow(training: Training, sharding: Sharding) -> tuple[Training, list[Choice]]:
-    """Let gradients and optimizer states follow weights to the host, as FSDP's CPU offload does.
+    """Let gradients and optimizer states follow weights to the host with FSDP, gradients the states with DeepSpeed.
 
-    Source: pytorch/pytorch:torch/distributed/fsdp/_fully_shard/_fsdp_api.py, CPUOffloadPolicy.
+    Source: pytorch/pytorch:torch/distributed/fsdp/_fully_shard/_fsdp_api.py, CPUOffloadPolicy;
+    deepspeedai/DeepSpeed:deepspeed/runtime/zero/stage_1_and_2.py (cpu_offload), stage3.py (offload_optimizer).
     """
     offload = training.offload or OffloadAsked()
-    place = offload.parameters
-    if place is None or sharding not in {Sharding.FSDP1, Sharding.FSDP2}:
+    fsdp = sharding in {Sharding.FSDP1, Sharding.FSDP2}
+    place = offload.parameters if fsdp else offload.optimizer
+    if place is None or not (fsdp or sharding is Sharding.ZERO):
         return training, []
-    names = [name for name in ("gradients", "optimizer") if getattr(offload, name) is None]
-    choices = [Choice(field=f"offload.{n}", value=place, why="with FSDP they follow the weights") for n in names]
+    names = [n for n in ("gradients", "optimizer") if getattr(offload, n) is None]
+    why = "with FSDP they follow the weights" if fsdp else "with DeepSpeed they follow the states"
+    choices = [Choice(field=f"offload.{n}", value=place, why=why) for n in names]
     return replace(training, offload=replace(offload, **dict.fromkeys(names, place))), choices
 
 

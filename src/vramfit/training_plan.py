@@ -13,6 +13,7 @@ from vramfit.shard import Shard
 from vramfit.spec import ModelSpec
 from vramfit.units import ceil_div
 
+FSDP = frozenset({Sharding.FSDP1, Sharding.FSDP2})
 TWO_PIECES = frozenset({"zb-v", "v-half", "v-min", "dualpipe-v"})
 """Schedules in which every rank holds two pieces, the second in reverse order: first and last share a rank."""
 
@@ -35,7 +36,7 @@ def sharding_of(framework: Framework, plan: Plan) -> Sharding:
     if plan.zero_stage is not None and framework.deepspeed:
         return Sharding.ZERO
     alone = plan.dp_shard * plan.cp == 1 and plan.zero_stage is None
-    if framework.sharding in {Sharding.FSDP1, Sharding.FSDP2} and alone:
+    if framework.sharding in FSDP and alone:
         return Sharding.DDP if plan.dp_replicate > 1 else Sharding.NONE
     return framework.sharding
 
@@ -50,15 +51,15 @@ def cutting(framework: Framework, plan: Plan, steps: int) -> Cutting:
     """
     sharding = sharding_of(framework, plan)
     stage = plan.zero_stage if plan.zero_stage is not None else framework.zero_stage
-    data = plan.dp_shard * plan.cp
+    data, reshards = plan.dp_shard * plan.cp, framework.reshard_after_forward and plan.pp == 1
     if sharding is Sharding.MEGATRON:
         divides = framework.distributed_optimizer if plan.distributed_optimizer is None else plan.distributed_optimizer
         data = plan.dp_replicate * plan.dp_shard * plan.cp if divides or plan.dp_shard > 1 else 1
         stage = 1 if data > 1 else 0
     elif sharding in {Sharding.NONE, Sharding.DDP}:
         data, stage = 1, 0
-    elif sharding is not Sharding.ZERO and plan.zero_stage is None and plan.reshard_after_forward is False:
-        stage = 3
+    elif sharding in FSDP and plan.zero_stage in {1, 2}:  # SHARD_GRAD_OP: divided between steps, whole within one
+        stage, reshards = 3, False
     values: dict[str, tuple[object, str]] = {"zero_stage": (stage, f"how {framework.name} divides ({sharding})")}
     name = f"{framework.name}'s default"
     if plan.tp > 1:
@@ -70,8 +71,8 @@ def cutting(framework: Framework, plan: Plan, steps: int) -> Cutting:
         values["pp_schedule"] = (schedule, name)
         values["virtual_stages"] = (_pieces(schedule), f"{schedule} has so many")
         values["micro_batches"] = (max(plan.pp, steps), "one for each stage, or the accumulation steps")
-    if sharding in {Sharding.FSDP1, Sharding.FSDP2}:
-        values["reshard_after_forward"] = (framework.reshard_after_forward and plan.pp == 1, name)
+    if sharding in FSDP:
+        values["reshard_after_forward"] = (reshards, name)
     opened = {field: pair for field, pair in values.items() if getattr(plan, field) is None}
     choices = tuple(Choice(field=f"plan.{f}", value=v, why=why) for f, (v, why) in opened.items())
     told = {field: value for field, (value, _) in opened.items()}
