@@ -57,11 +57,19 @@ def stack(model: Any) -> Any:
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # peft's, not ours
 @pytest.mark.parametrize("recompute", ["none", "full"])
 @pytest.mark.parametrize(
-    ("targets", "fmt", "dropout"),
-    [(("q_proj", "v_proj"), "fp32", 0.0), (("q_proj", "v_proj"), "bf16", 0.0), (ALL, "fp32", 0.0), (ALL, "fp32", 0.1)],
-    ids=["two targets", "two targets in 16 bit", "all", "all with dropout"],
+    ("targets", "fmt", "dropout", "method"),
+    [
+        (("q_proj", "v_proj"), "fp32", 0.0, "lora"),
+        (("q_proj", "v_proj"), "bf16", 0.0, "lora"),
+        (ALL, "fp32", 0.0, "lora"),
+        (ALL, "fp32", 0.1, "lora"),
+        (ALL, "fp32", 0.0, "dora"),
+    ],
+    ids=["two targets", "two targets in 16 bit", "all", "all with dropout", "all with magnitudes"],
 )
-def test_adapters_are_those_of_peft(targets: tuple[str, ...], fmt: str, dropout: float, recompute: str) -> None:
+def test_adapters_are_those_of_peft(
+    targets: tuple[str, ...], fmt: str, dropout: float, method: str, recompute: str
+) -> None:
     """What low-rank adapters on a frozen base keep is alive in peft's own code too; the first block keeps less."""
     import peft
     import torch
@@ -73,7 +81,9 @@ def test_adapters_are_those_of_peft(targets: tuple[str, ...], fmt: str, dropout:
     config = transformers.LlamaConfig(**SMALL)
     with torch.device("meta"):
         base = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").to(torch.bfloat16)
-        lora = peft.LoraConfig(r=8, target_modules=list(targets), lora_dropout=dropout, task_type="CAUSAL_LM")
+        lora = peft.LoraConfig(
+            r=8, target_modules=list(targets), lora_dropout=dropout, use_dora=method == "dora", task_type="CAUSAL_LM"
+        )
         model = peft.get_peft_model(base, lora).train()
     for name, parameter in model.named_parameters():
         if "lora" in name:
@@ -85,7 +95,7 @@ def test_adapters_are_those_of_peft(targets: tuple[str, ...], fmt: str, dropout:
     seen = watch(model, stack(model), lambda: model(input_ids=ids.clone(), labels=ids.clone()))
     asked = Training(
         framework="peft",
-        method="lora",
+        method=method,
         micro_batch=BATCH,
         sequence_tokens=tokens,
         precision="bf16",

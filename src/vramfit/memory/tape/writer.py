@@ -106,12 +106,13 @@ class Writer:
         identity = t.new(inputs * inputs, each)
         product = t.new(outputs * inputs, each)
         unpacked = t.new(outputs * inputs, each)
+        scaled = t.new(outputs * inputs, each)
         both = t.new(outputs * inputs, each)
-        del identity, product, unpacked, both
+        del identity, product, unpacked, scaled, both
         size = op.of_output(t, self.weight(outputs, each=each))
         result = op.linear(t, inner, second, outputs)
         base = op.multiply(t, op.scale(t, size), y)
-        return op.add(t, base, op.scale(t, op.multiply(t, size, result)))
+        return op.add(t, y, op.add(t, base, op.scale(t, op.multiply(t, size, result))))
 
     def gathered(self, x: Value, inputs: int, outputs: tuple[int, ...], matrices: tuple[Matrix, ...]) -> list[Value]:
         """Write linear layers side by side that read the same input, all tokens of it."""
