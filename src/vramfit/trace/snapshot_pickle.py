@@ -32,15 +32,25 @@ LENGTHS = {"BINUNICODE": 4, "SHORT_BINUNICODE": 1, "BINUNICODE8": 8, "LONG1": 1}
 CONTAINERS = {"EMPTY_LIST", "EMPTY_DICT", "LIST", "DICT", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
 
 _NAMES = {ord(op.code): op.name for op in pickletools.opcodes}
-_FIXED = {
-    ord(op.code): op.arg.n if op.arg is not None else 0
-    for op in pickletools.opcodes
-    if op.name in PLAIN and op.name not in LENGTHS and (op.arg is None or op.arg.n >= 0)
-}
 _PREFIXED = {ord(op.code): LENGTHS[op.name] for op in pickletools.opcodes if op.name in LENGTHS}
 _COUNTED = {ord(op.code) for op in pickletools.opcodes if op.name in CONTAINERS}
 _LONG_BINPUT = next(ord(op.code) for op in pickletools.opcodes if op.name == "LONG_BINPUT")
 _STOP = ord(".")
+_LOOK = 0
+"""In the table of steps: an instruction that is looked at more closely."""
+
+
+def _strides() -> tuple[int, ...]:
+    """Return for each byte how far the next instruction is, where that is all there is to know."""
+    table = [_LOOK] * 256
+    for op in pickletools.opcodes:
+        code = ord(op.code)
+        if op.name in PLAIN and code not in _PREFIXED and code not in _COUNTED | {_LONG_BINPUT, _STOP}:
+            table[code] = 1 + (op.arg.n if op.arg is not None else 0)
+    return tuple(table)
+
+
+_STRIDES = _strides()
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -85,25 +95,29 @@ def load_plain(data: bytes, where: str) -> object:
 def _screen(data: bytes, where: str) -> None:
     """Look at every instruction; nothing is carried out."""
     place, steps, containers, size = 0, 0, 0, len(data)
-    fixed, prefixed, counted = _FIXED, _PREFIXED, _COUNTED
+    strides = _STRIDES
     while place < size:
         code = data[place]
         steps += 1
-        length = fixed.get(code)
-        if length is None:
-            prefix = prefixed.get(code)
-            if prefix is None:
-                _refuse(code, place, where)
-            length = prefix + int.from_bytes(data[place + 1 : place + 1 + prefix], "little")
-        elif code == _LONG_BINPUT and int.from_bytes(data[place + 1 : place + 5], "little") > steps:
+        stride = strides[code]
+        if stride:
+            place += stride
+        elif code in _PREFIXED:
+            prefix = _PREFIXED[code]
+            place += 1 + prefix + int.from_bytes(data[place + 1 : place + 1 + prefix], "little")
+        elif code in _COUNTED:
+            containers += 1
+            place += 1
+        elif code == _STOP:
+            break
+        elif code != _LONG_BINPUT:
+            _refuse(code, place, where)
+        elif int.from_bytes(data[place + 1 : place + 5], "little") > steps:
             raise UnreadableFileError(
                 f"{where}: byte {place}: a memo larger than what it remembers; expected {EXPECTED}; it was not loaded"
             )
-        if code in counted:
-            containers += 1
-        if code == _STOP:
-            break
-        place += 1 + length
+        else:
+            place += 5
     else:
         raise UnreadableFileError(f"{where}: it ends too early; expected {EXPECTED}; copy it again")
     if containers > MOST_CONTAINERS or steps > MOST_STEPS:
