@@ -8,7 +8,7 @@ from vramfit.formats import Role
 from vramfit.layer_kind import Experts
 from vramfit.memory.tape import operator as op
 from vramfit.memory.tape.engine import Value
-from vramfit.memory.tape.form import BlockForm
+from vramfit.memory.tape.form import Activation, BlockForm
 from vramfit.memory.tape.matrix import Matrices
 from vramfit.memory.tape.network import activated, gate_of, gated, plain
 from vramfit.memory.tape.writer import FP32, Writer
@@ -75,8 +75,14 @@ def _routed(w: Writer, x: Value, weights: Value, hidden: int, facts: Experts, fo
     if w.style.autocast:
         first, last = op.cast(t, first, flow.each), op.cast(t, last, flow.each)
     inner = op.linear_of_experts(t, sent, first, rows * width * (2 if facts.gated else 1))
-    if w.style.weighs_activations:
+    if w.style.weighs_activations and facts.gated:
         inner = op.fused(t, (inner, weights), t.new(rows * width, inner.each), (inner, weights))
+    elif w.style.weighs_activations:  # only gated activations have a kernel that weighs
+        acted = (
+            op.square(t, op.of_output(t, inner)) if form.activation is Activation.SQUARED else op.activation(t, inner)
+        )
+        inner = op.cast(t, op.multiply(t, acted, weights), flow.each)
+        del acted
     else:
         inner = gate_of(w, inner, form) if facts.gated else activated(w, inner, form.activation)
     if flow.again("moe_act"):
