@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vramfit.errors import InvalidValueError, VramfitError
 from vramfit.training_files.command import find
-from vramfit.training_files.script import statements
+from vramfit.training_files.script import LONGEST, statements
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,14 @@ def test_variables_that_double_are_refused() -> None:
     lines = ["A0=xxxxxxxx", *(f"A{n + 1}=$A{n}$A{n}" for n in range(40)), "run $A40"]
     with pytest.raises(InvalidValueError, match="at most 65,536 characters"):
         statements("\n".join(lines), "bomb.sh")
+
+
+@pytest.mark.parametrize("line", ["${\n", "$(\n", "# x\n", "'\"\n", "a=( b\n", "${${", "x" * 200 + "\\\n"])
+def test_long_hostile_scripts_take_no_long_time(line: str) -> None:
+    """A quarter of a mebibyte of brackets that never close, comments or quotes is read in one pass."""
+    text = (line * (LONGEST // len(line)))[:LONGEST]
+    with contextlib.suppress(VramfitError):
+        statements(text, "x")
 
 
 def test_arrays_that_double_are_refused() -> None:

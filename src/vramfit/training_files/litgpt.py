@@ -66,7 +66,7 @@ def _quantize(_: str, value: object, given: Mapping[str, Any]) -> Found:
         return NotModelled(
             why="a quantised base below adapters other than LoRA", path="workload.method", expected="none"
         )
-    if value not in QUANTIZED:
+    if str(value) not in QUANTIZED:
         return NotModelled(why=f"{value}: not modelled", path="workload.base_format", expected=", ".join(QUANTIZED))
     return (("workload.base_format", QUANTIZED[str(value)]),)
 

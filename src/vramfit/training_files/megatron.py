@@ -82,7 +82,7 @@ def _tensor(name: str, value: object, given: Mapping[str, Any]) -> Found:
 
 
 def _eight(name: str, value: object, _: Mapping[str, Any]) -> Found:
-    if value not in {"hybrid", "e4m3", True}:
+    if value is not True and str(value) not in {"hybrid", "e4m3"}:
         raise InvalidValueError(name, value, "hybrid or e4m3")
     return (("workload.precision", "fp8-mixed"),)
 

@@ -19,6 +19,8 @@ MOST_WORDS = 50_000
 NAME = r"[A-Za-z_][A-Za-z0-9_]{0,99}"
 ASSIGNMENT = re.compile(rf"({NAME})(\+?)=(.*)", re.DOTALL)
 REFERENCE = re.compile(rf"\$(?:({NAME})|\{{({NAME}|\d)(?:\[[@*]\])?(?::?[-=]([^{{}}]*))?\}})")
+PLAIN = re.compile(r"[^\s\\'\"$#;|&()]+")
+"""A run of characters that mean themselves."""
 BREAKS = frozenset({"\n", ";", "&&", "||", "|", "&", "then", "do"})
 KEYWORDS = frozenset({"export", "declare", "local", "readonly", "exec", "time", "nohup", "sudo", "env", "then", "do"})
 END = "\n"
@@ -72,8 +74,12 @@ def _split(tokens: Iterable[str]) -> Iterator[list[str]]:
 
 def _tokens(text: str) -> Iterator[str]:  # noqa: C901 - a shell's rules, one branch each
     """Yield words without their quotes, brackets, and what separates commands."""
-    i, word, inside = 0, "", False
+    i, word, inside, reach = 0, "", False, LONGEST_VALUE
     while i < len(text):
+        plain = PLAIN.match(text, i)
+        if plain is not None:
+            word, inside, i = word + plain[0], True, plain.end()
+            continue
         char, two = text[i], text[i : i + 2]
         if char == "\\":
             if two not in {"\\\n", "\\\r"}:
@@ -84,11 +90,13 @@ def _tokens(text: str) -> Iterator[str]:  # noqa: C901 - a shell's rules, one br
             word, inside, i = word + text[i + 1 : end].replace("\\\n", " "), True, end + 1
             continue
         if two in {"$(", "${"}:
-            end = _closing(text, i + 1)
+            end, closed = _closing(text, i + 1, reach)
+            reach = reach if closed else 0
             word, inside, i = word + text[i:end], True, end
             continue
         if char == "#" and not inside:
-            i = text.find("\n", i) if "\n" in text[i:] else len(text)
+            end = text.find("\n", i)
+            i = len(text) if end < 0 else end
             continue
         if char in " \t\r\n;|&()":
             if inside:
@@ -106,16 +114,20 @@ def _tokens(text: str) -> Iterator[str]:  # noqa: C901 - a shell's rules, one br
         yield word
 
 
-def _closing(text: str, start: int) -> int:
-    """Return the place after the bracket that closes the one at ``start``; without one, the end of the line."""
+def _closing(text: str, start: int, reach: int) -> tuple[int, bool]:
+    """Return the place after the bracket that closes the one at ``start``, and whether there is one within reach.
+
+    Without one it is the end of the line; after the first such the reader looks no further than that.
+    """
     opening, closing = text[start], {"(": ")", "{": "}"}[text[start]]
+    line = text.find("\n", start)
+    line = len(text) if line < 0 else line
     depth = 0
-    for i in range(start, min(len(text), start + LONGEST_VALUE)):
+    for i in range(start, max(line, min(len(text), start + reach))):
         depth += (text[i] == opening) - (text[i] == closing)
         if not depth:
-            return i + 1
-    end = text.find("\n", start)
-    return len(text) if end < 0 else end
+            return i + 1, True
+    return line, False
 
 
 def _assign(statement: list[str], shell: _Shell) -> list[str]:

@@ -17,6 +17,8 @@ from vramfit.training_files.key import BESIDE, DESCRIBES, NotModelled, Reader, b
 from vramfit.training_files.training_file import Refused, TrainingFile
 
 LONGEST_SHOWN = 60
+MOST_HINTS = 20
+"""Unknown keys of one file for which near ones are looked up, which takes milliseconds for each."""
 OFF: tuple[object, ...] = (False, 0, "0", "false", "False", "no", "disabled", [])
 """Values that say that something is not used."""
 
@@ -88,9 +90,13 @@ def understand(
     table = dialect.known()
     words = [_implied(where, *each) for each in implied]
     refused: list[Refused] = []
+    hints = MOST_HINTS
     for name, value in values.items():
         if name not in taken:
-            words.append(_not_taken(name, value, taken, table))
+            word = _not_taken(name, value, table)
+            if word.effect is Effect.UNKNOWN and hints:
+                word, hints = _with_hint(word, {*table.known, *table.uncounted, *taken}), hints - 1
+            words.append(word)
             continue
         found = taken[name](f"{where}: {name}", value, values)
         if isinstance(found, NotModelled):
@@ -118,7 +124,7 @@ def _advice(path: str) -> str:
     return f"what it stands for is not modelled: give {path.rpartition('.')[2]} beside the file to answer without it"
 
 
-def _not_taken(name: str, value: object, taken: Mapping[str, Reader], table: Keys) -> Word:
+def _not_taken(name: str, value: object, table: Keys) -> Word:
     """Return the word of a key that stands for no field."""
     above = _above(name)
     why = next((table.uncounted[each] for each in above if each in table.uncounted), None)
@@ -127,9 +133,13 @@ def _not_taken(name: str, value: object, taken: Mapping[str, Reader], table: Key
         return _word(name, value, Effect.NONE if off else Effect.NOT_COUNTED, "" if off else why)
     if any(each in table.known for each in above):
         return _word(name, value, Effect.NONE, DESCRIBES if name in table.model else "")
-    close = nearest(name, {*table.known, *table.uncounted, *taken})
-    hint = f"; nearest: {', '.join(close)}" if close else ""
-    return _word(name, value, Effect.UNKNOWN, f"no key of {table.version}{hint}")
+    return _word(name, value, Effect.UNKNOWN, f"no key of {table.version}")
+
+
+def _with_hint(word: Word, known: Iterable[str]) -> Word:
+    """Return an unknown key with the nearest known ones."""
+    close = nearest(word.flag, known)
+    return replace(word, why=f"{word.why}; nearest: {', '.join(close)}") if close else word
 
 
 def _above(name: str) -> tuple[str, ...]:
