@@ -30,7 +30,7 @@ def scatter(
     tensor: torch.Tensor, devices: object = None, chunk_sizes: object = None, dim: int = 0, streams: object = None,
     *, out: object = None,
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
-    """Stand in for ``torch.nn.parallel.comm.scatter``: ``DataParallel`` over one device moves the whole of its input there.
+    """Stand in for ``torch.nn.parallel.comm.scatter``: ``DataParallel`` over one device moves all of its input there.
 
     Source: pytorch/pytorch:torch/csrc/cuda/comm.cpp, scatter: one chunk is the tensor itself, copied to the device.
     """
