@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,19 @@ def test_files_and_options_together(capsys: pytest.CaptureFixture[str], tmp_path
     assert ("counted", "does not touch memory", "not understood") == (
         keys["lora_r"], keys["datasets"], keys["lora_rr"],
     )  # fmt: skip
+
+
+def test_a_command_line_may_stand_there_itself(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In quotes, or on standard input."""
+    command = f"swift sft --model {MODEL} --lora_rank 4 --max_length 128 --torch_dtype bfloat16"
+    found = run_json(capsys, "train", "--from", command)
+    assert ("ms-swift", 4) == (
+        found["request"]["workload"]["framework"], found["request"]["workload"]["adapter"]["rank"],
+    )  # fmt: skip
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(command.encode())))
+    assert found["peak_bytes"] == run_json(capsys, "train", "--from", "-")["peak_bytes"]
 
 
 def test_a_file_without_a_model_asks_for_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -39,7 +39,12 @@ WORKLOAD = tuple(name for name in Training.__slots__ if name not in {"adapter", 
 @click.argument("model", required=False)
 @training_options
 @click.option("--plan", "plan_text", help="How it is cut: dp_shard=8,tp=2,pp=1 ...; torchtitan's names.")
-@click.option("--from", "files", multiple=True, help="Read a framework's own file or command line; may be repeated.")
+@click.option(
+    "--from",
+    "files",
+    multiple=True,
+    help="Read a framework's own file, script or command line; may be repeated; - = stdin.",
+)
 @click.option("--gpu", help="Device, as in `vramfit devices`; `here` = the cards of this machine.")
 @click.option("--gpus", "device_count", type=int, help="How many of them in all.")
 @click.option("--gpu-memory", help="What this card really reports, e.g. 24564MiB.")
@@ -70,7 +75,7 @@ def asked(model: str | None, given: dict[str, Any]) -> tuple[tuple[TrainingFile,
     if given["files"]:
         from vramfit.cli.training_file import load  # noqa: PLC0415 - only files pay for their readers
 
-        files = tuple(load(Path(name)) for name in given["files"])
+        files = tuple(load(name) for name in given["files"])
     combined = combine(files, own_fields(model, given))
     request = combined.request
     if request.model is None and request.config is None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from vramfit.commands.command_line import Effect, Word
-from vramfit.readers.document import load_document
+from vramfit.readers.document import LIMIT_BYTES, load_document, parse_document
 from vramfit.report.rows import Row, Section, Tone
 from vramfit.result import in_words
 from vramfit.training_files.combine import Combined
@@ -19,16 +20,22 @@ TITLES = {Effect.UNKNOWN: "not understood", Effect.NOT_COUNTED: "not counted"}
 HIDDEN = frozenset({"config"})
 
 
-def load(path: Path) -> TrainingFile:
-    """Read one file.
+def load(named: str) -> TrainingFile:
+    """Read one file, standard input (``-``), or a command line that stands there itself.
 
     Raises:
         VramfitError: missing, damaged, nobody's file that is known here, or with values that cannot be.
     """
-    found = load_document(path)
+    path = Path(named)
+    if named == "-":
+        where, found = "standard input", parse_document(sys.stdin.buffer.read(LIMIT_BYTES + 1), "standard input")
+    elif " " in named.strip() and not path.exists():
+        where, found = "--from", named
+    else:
+        where, found = path.name, load_document(path)
     if isinstance(found, str):
-        return read(Document(where=path.name, text=found))
-    return read(Document(where=path.name, values=found))
+        return read(Document(where=where, text=found))
+    return read(Document(where=where, values=found))
 
 
 def understood(files: tuple[TrainingFile, ...], combined: Combined) -> tuple[Section, ...]:
