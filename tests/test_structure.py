@@ -73,6 +73,7 @@ LEVELS = (
             "training_choices",
             "training_model",
             "training_objective",
+            "training_reading",
             "training_plan",
             "training_walk",
         ),

@@ -301,3 +301,20 @@ def test_one_recipe_with_and_without_ranks() -> None:
     alone, titan = llama(Training(sequence_tokens=1024)).breakdowns[0], llama(asked).breakdowns[0]
     assert states(alone, "weights") == states(titan, "weights")
     assert any("cast" in name or "autocast" in name for name in names)
+
+
+def test_states_on_a_drive_are_not_in_host_memory() -> None:
+    """NVMe offload leaves the fp32 gradients of the step on the host, and nothing else."""
+    asked = Training(framework="deepspeed", offload=OffloadAsked(optimizer="nvme"), sequence_tokens=2048)
+    found = llama(asked, Plan(dp_shard=2, zero_stage=3))
+    assert 4 * PARAMETERS / 2 == pytest.approx(found.host_bytes, rel=1e-6)
+    disk = sum(i.bytes for i in found.hosts[0] if i.name.startswith("disk/"))
+    assert 12 * PARAMETERS / 2 == pytest.approx(disk, rel=1e-6)
+
+
+def test_offloaded_checkpoints_wait_on_the_host() -> None:
+    """Inputs of 32 blocks of 2,048 tokens in 16 bit are on the host, up to the last, which is used at once."""
+    found = llama(Training(sequence_tokens=2048, precision="bf16", recompute="offload"))
+    (size,) = (i.bytes for i in found.hosts[0] if i.name == "host/activations")
+    one = 2048 * 4096 * 2
+    assert 31 * one <= size <= 33 * one

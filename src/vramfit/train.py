@@ -14,7 +14,6 @@ from vramfit.estimate import layer_name
 from vramfit.framework import Band
 from vramfit.memory.model_states import (
     Setting,
-    gradient_bytes,
     master_weights,
     on_host,
     optimizer_states,
@@ -34,8 +33,6 @@ from vramfit.result import (
     Item,
     ModelSummary,
     Phase,
-    Quantity,
-    Reading,
     Total,
     exactly,
 )
@@ -48,9 +45,10 @@ from vramfit.training_choices import Decided, decide
 from vramfit.training_model import as_trained
 from vramfit.training_objective import GENERATING, as_scored, objective_items, per_pass, while_generating
 from vramfit.training_plan import Cutting, check_plan, cutting, training_shards
+from vramfit.training_reading import readings
 from vramfit.training_result import TrainingEstimate
 from vramfit.training_walk import Alive, Walk, runs_of
-from vramfit.units import count_of, format_bytes
+from vramfit.units import ceil_div, count_of, format_bytes
 
 PER_STEP = (Phase.ROLLOUT, Phase.FORWARD, Phase.LOSS, Phase.BACKWARD, Phase.OPTIMIZER, Phase.EVALUATION, Phase.SAVE)
 TAPE = "memory/tape: what autograd saves for each operator of each layer kind"
@@ -96,7 +94,7 @@ def estimate_training(
         choices=(*decided.choices, *cut.choices),
         breakdowns=tuple(breakdown for breakdown, _ in ranks),
         timelines=tuple(timeline for _, timeline in ranks),
-        hosts=tuple(tuple(on_host(setting)) for setting in settings),
+        hosts=tuple((*on_host(setting), *activations_on_host(setting)) for setting in settings),
         why=_why(ranks),
         not_counted=(*NOT_COUNTED, *decided.framework.not_counted, *model.not_counted),
         assumptions=decided.assumptions,
@@ -180,6 +178,23 @@ def step_of(setting: Setting) -> StepCost:
     return step_cost(setting.shard, setting.training, style)
 
 
+def activations_on_host(setting: Setting) -> Iterator[Item]:
+    """Yield what of the activations waits on the host: what is kept without offloading, less what stays. [B]"""
+    training, offload = setting.training, setting.offload
+    if training.recompute != "offload" and not offload.activations:
+        return
+    recompute = "full" if training.recompute == "offload" else training.recompute
+    stays = replace(training, recompute=recompute, offload=replace(offload, activations=None))
+    here, plain = walk_of(setting), walk_of(replace(setting, training=stays))
+    size = ceil_div(setting.shard.in_flight * (plain.kept_by_all - here.kept_by_all), setting.shard.pieces)
+    if size > 0:
+        yield exactly(
+            "host/activations", size, (Phase.FORWARD, Phase.LOSS, Phase.BACKWARD),
+            "inputs of checkpoints, or saved tensors, between forward and backward",
+            "pytorch/pytorch:torch/autograd/graph.py, save_on_cpu", Basis.DERIVED,
+        )  # fmt: skip
+
+
 def _rank(setting: Setting, device: Device | None) -> tuple[Breakdown, Timeline]:
     """Count one distinct rank: what stands, what the step holds at its worst moments, and what the process takes."""
     items, timeline = count_rank(setting, device)
@@ -203,7 +218,7 @@ def on_device(items: tuple[Item, ...], setting: Setting, device: Device | None) 
     items = (*items, *process_items(setting.shard, device))
     items = while_generating((*items, _fragmentation(items, setting)), setting.training.objective)
     counted = Breakdown(rank=setting.shard.label, num_ranks=setting.shard.num_ranks, items=items)
-    return replace(counted, readings=tuple(_readings(counted, setting)))
+    return replace(counted, readings=tuple(readings(counted, setting)))
 
 
 def standing_items(setting: Setting) -> Iterator[Item]:
@@ -357,30 +372,6 @@ def fragmented(peak: Total, loaded: int, band: Band) -> Total:
     )
 
 
-def _readings(found: Breakdown, setting: Setting) -> Iterator[Reading]:
-    """Yield the figures that a counter would print on this rank."""
-    kinds = {
-        Quantity.ALLOCATED_PEAK: (Counter.ALLOCATED, "torch.cuda.max_memory_allocated"),
-        Quantity.ACTIVE_PEAK: (
-            Counter.ALLOCATED,
-            "torch's active bytes: allocated ones, and freed ones in other streams",
-        ),
-        Quantity.RESERVED_PEAK: (Counter.RESERVED, "torch.cuda.max_memory_reserved"),
-        Quantity.PROCESS_PEAK: (Counter.PROCESS, "nvidia-smi"),
-    }
-    for quantity, (counter, what) in kinds.items():
-        yield _reading(quantity, found.peak(counter), "largest phase of what it counts", what)
-    loaded = found.total(Phase.LOAD, Counter.ALLOCATED)
-    yield _reading(Quantity.LOADED, loaded, f"weights as {setting.framework.name} holds them", "before the first step")
-
-
-def _reading(quantity: Quantity, total: Total, formula: str, source: str) -> Reading:
-    return Reading(
-        quantity=quantity, value=total.expected_bytes, low=total.low_bytes, high=total.high_bytes,
-        formula=formula, source=source,
-    )  # fmt: skip
-
-
 def _why(ranks: list[tuple[Breakdown, Timeline]]) -> str:
     """Say in one sentence where the peak of the heaviest rank is and what makes it."""
     found, timeline = max(ranks, key=lambda pair: pair[0].peak().expected_bytes)
@@ -391,8 +382,3 @@ def _why(ranks: list[tuple[Breakdown, Timeline]]) -> str:
     other = max((m for m in timeline.moments if m.phase is not peak.phase), key=lambda m: m.total_bytes, default=None)
     then = "" if other is None else f"; {other.label} comes next with {format_bytes(other.total_bytes)}"
     return f"The peak is at {peak.label}{who}, where {said} are largest{then}."
-
-
-def gradients_of(setting: Setting) -> int:
-    """Bytes of all gradients of a rank as they are kept until the step. [B]"""
-    return gradient_bytes(setting)

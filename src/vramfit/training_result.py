@@ -28,7 +28,7 @@ class TrainingEstimate:
     timelines: tuple[Timeline, ...]
     """One for each distinct rank, in the same order; what torch would count as allocated."""
     hosts: tuple[tuple[Item, ...], ...]
-    """What each distinct rank holds in host memory, in the same order."""
+    """What each distinct rank holds outside its device, in that order: ``host/`` in memory, ``disk/`` a drive."""
     why: str
     """Why the peak is where it is, in one sentence."""
     not_counted: tuple[str, ...]
@@ -47,7 +47,8 @@ class TrainingEstimate:
     @property
     def host_bytes(self) -> int:
         """Host memory of the rank that holds most there. [B]"""
-        return max((sum(item.bytes for item in items) for items in self.hosts), default=0)
+        on_host = (sum(i.bytes for i in items if not i.name.startswith("disk/")) for items in self.hosts)
+        return max(on_host, default=0)
 
     @property
     def peak_phase(self) -> Phase:

@@ -323,33 +323,38 @@ def rounding(setting: Setting) -> Iterable[Item]:
         )  # fmt: skip
 
 
+DISK = "nvme"
+
+
 def on_host(setting: Setting) -> Iterator[Item]:
-    """Yield what of the model states lies in host memory: offloaded or paged. [B]"""
+    """Yield what of the model states lies outside the device: ``host/`` in memory, ``disk/`` on a drive. [B]"""
     offload, optimizer = setting.offload, setting.optimizer
     trained = [h for h in setting.held if h.trained]
     source = f"{setting.framework.name}'s recipe"
     if offload.parameters:
         size = sum(stored_bytes(h, weight_ranks(setting, h), setting.sharding) for h in setting.held)
-        yield exactly("host/weights", size, WHILE_TRAINING, "weights between uses", source, Basis.DERIVED)
+        place = _place(offload.parameters)
+        yield exactly(f"{place}/weights", size, WHILE_TRAINING, "weights between uses", source, Basis.DERIVED)
     if offload.optimizer:
+        place = _place(offload.optimizer)
         if setting.recipe.master_format != NO_MASTER:
-            size = sum(
-                trained_bytes(h, setting, setting.recipe.master_format, state_ranks(setting, h)) for h in trained
-            )
-            yield exactly("host/master_weights", size, WHILE_TRAINING, "fp32 copy", source, Basis.DERIVED)
+            fmt = setting.recipe.master_format
+            size = sum(trained_bytes(h, setting, fmt, state_ranks(setting, h)) for h in trained)
+            yield exactly(f"{place}/master_weights", size, WHILE_TRAINING, "fp32 copy", source, Basis.DERIVED)
         size = sum(each for h in trained for _, each in local_state(h, setting))
-        yield exactly("host/optimizer_states", size, AFTER_STEP, "optimizer states", optimizer.source, Basis.DERIVED)
+        yield exactly(
+            f"{place}/optimizer_states", size, AFTER_STEP, "optimizer states", optimizer.source, Basis.DERIVED
+        )
         size = sum(trained_bytes(h, setting, "fp32", state_ranks(setting, h)) for h in trained)
         yield exactly("host/gradients", size, AFTER_STEP, "fp32 gradients for the step", source, Basis.DERIVED)
     elif optimizer.paged:
-        size = sum(
-            each
-            for h in trained
-            if prod(h.tensor.shape) >= SMALLEST_PAGED
-            for name, each in local_state(h, setting)
-            if name != "absmax"
-        )
+        paged = (h for h in trained if prod(h.tensor.shape) >= SMALLEST_PAGED)
+        size = sum(each for h in paged for name, each in local_state(h, setting) if name != "absmax")
         yield exactly(
             "host/paged_states", size, AFTER_STEP, "managed memory: on the device only where there is room",
             optimizer.source, Basis.DERIVED,
         )  # fmt: skip
+
+
+def _place(offload: str) -> str:
+    return "disk" if offload == DISK else "host"

@@ -1,0 +1,32 @@
+"""What a counter would print of a rank that trains: torch's own three, nvidia-smi, and what is there before a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vramfit.memory.model_states import Setting
+from vramfit.result import Breakdown, Counter, Phase, Quantity, Reading, Total
+
+
+def readings(found: Breakdown, setting: Setting) -> Iterator[Reading]:
+    """Yield the figures that a counter would print on this rank."""
+    kinds = {
+        Quantity.ALLOCATED_PEAK: (Counter.ALLOCATED, "torch.cuda.max_memory_allocated"),
+        Quantity.ACTIVE_PEAK: (
+            Counter.ALLOCATED,
+            "torch's active bytes: allocated ones, and freed ones in other streams",
+        ),
+        Quantity.RESERVED_PEAK: (Counter.RESERVED, "torch.cuda.max_memory_reserved"),
+        Quantity.PROCESS_PEAK: (Counter.PROCESS, "nvidia-smi"),
+    }
+    for quantity, (counter, what) in kinds.items():
+        yield _reading(quantity, found.peak(counter), "largest phase of what it counts", what)
+    loaded = found.total(Phase.LOAD, Counter.ALLOCATED)
+    yield _reading(Quantity.LOADED, loaded, f"weights as {setting.framework.name} holds them", "before the first step")
+
+
+def _reading(quantity: Quantity, total: Total, formula: str, source: str) -> Reading:
+    return Reading(
+        quantity=quantity, value=total.expected_bytes, low=total.low_bytes, high=total.high_bytes,
+        formula=formula, source=source,
+    )  # fmt: skip
