@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from vramfit.errors import InvalidValueError
@@ -104,6 +105,28 @@ def test_tensor_parallel_rank_holds_its_columns() -> None:
             parallelize_module(block, mesh, {"up": ColwiseParallel(), "down": RowwiseParallel()})
         train(cut)
         assert alive(gpu)["parameter"] == ALL_PARAMETERS * 4 // WORLD
+
+
+def pipelined_peak(rank: int, schedule: type[Schedule1F1B | ScheduleGPipe]) -> int:
+    """Return what one of four stages holds at most over eight micro-batches. [B]"""
+    with VirtualGPU("h100-sxm-80gb", world_size=4, rank=rank, workspaces=False) as gpu:
+        dist.init_process_group("nccl")
+        example = torch.randn(64, WIDE, device="cuda", requires_grad=True)
+        stage = PipelineStage(model(), rank, 4, torch.device("cuda"), input_args=(example,), output_args=(example,))
+        run = schedule(stage, n_microbatches=8, loss_fn=F.mse_loss)
+        batch = torch.randn(8 * 64, WIDE, device="cuda")
+        run.step(*([batch] if rank == 0 else []), **({"target": batch} if rank == 3 else {}))
+    return gpu.report().requested_peak_bytes
+
+
+def test_pipeline_stages_hold_what_their_schedule_keeps_in_flight() -> None:
+    """1F1B keeps four micro-batches on the first of four stages and one on the last; GPipe keeps all."""
+    first, last = pipelined_peak(0, Schedule1F1B), pipelined_peak(3, Schedule1F1B)
+    everything = pipelined_peak(0, ScheduleGPipe)
+    one = NUM_BLOCKS * 64 * (WIDE + 2 * 4 * WIDE) * 4  # input, up's output and gelu's of every block
+    assert first - last > 2 * one
+    # Both are fullest in their second backward pass, when gradients are there already: seven are left of eight, and four.
+    assert everything - first == 3 * one
 
 
 def test_the_world_ends_with_the_trace() -> None:

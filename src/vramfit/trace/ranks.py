@@ -17,6 +17,7 @@ from vramfit.errors import InvalidValueError
 from vramfit.trace.recorder import Recorder, Scratch, tensors_in
 from vramfit.trace.recording import Category
 from vramfit.trace.replacements import Replacements
+from vramfit.trace.values import Values
 
 _FAKE = "fake"
 _NAMESPACES = ("c10d", "_c10d_functional")
@@ -25,7 +26,7 @@ _NAMESPACES = ("c10d", "_c10d_functional")
 class Ranks:
     """Lets a program believe in several processes."""
 
-    def __init__(self, recorder: Recorder, world_size: int, rank: int) -> None:
+    def __init__(self, recorder: Recorder, values: Values, world_size: int, rank: int) -> None:
         """Be one rank of ``world_size``.
 
         Raises:
@@ -33,7 +34,7 @@ class Ranks:
         """
         if world_size < 1 or not 0 <= rank < world_size:
             raise InvalidValueError("rank", rank, f"a rank below the {world_size} of the world, from 0")
-        self.recorder, self.world_size, self.rank = recorder, world_size, rank
+        self.recorder, self.values, self.world_size, self.rank = recorder, values, world_size, rank
 
     def install(self, replace: Replacements, stack: ExitStack) -> None:
         """Answer for the process group, and say in the environment what a launcher would."""
@@ -99,6 +100,8 @@ class Ranks:
 
     def _mark(self, func: Any, args: tuple[Any, ...], out: Any) -> None:
         recording = self.recorder.recording
+        for tensor in tensors_in(args):
+            self.values.forget(tensor)  # what another rank sends is not known
         for tensor in (*tensors_in(args), *tensors_in((out,))):
             number = self.recorder.number_of(tensor)
             if number >= 0 and recording.category(number) is Category.TEMPORARY:

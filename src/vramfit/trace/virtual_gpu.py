@@ -84,6 +84,7 @@ class VirtualGPU:
         card = Card(recording, config, capacity, context, enforce=enforce)
         recorder = Recorder(recording, card)
         recorder.on_operator = on_operator
+        values = Values(recorder, hints)
         self.parts = Parts(
             machine=machine,
             context_bytes=context,
@@ -91,12 +92,12 @@ class VirtualGPU:
             recording=recording,
             card=card,
             recorder=recorder,
-            values=Values(recorder, hints),
+            values=values,
             view=View(machine, recorder),
             progress=Progress(recorder),
             answers=CudaAnswers(machine, card, recorder),
             workspaces=Workspaces(machine, recorder, chosen(workspaces)),
-            ranks=Ranks(recorder, world_size, rank),
+            ranks=Ranks(recorder, values, world_size, rank),
         )
         self._surroundings = Surroundings(self.parts)
         self._chosen = workspaces
