@@ -12,7 +12,7 @@ from vramfit.report.answer import (
     device_section,
     left_out_section,
 )
-from vramfit.report.rows import Row, Section, Tone
+from vramfit.report.rows import CHART_WIDTH, Row, Section, Tone
 from vramfit.request import Plan
 from vramfit.result import Breakdown, Counter, Item, Phase, Verdict
 from vramfit.timeline import PART_TITLES, Moment, Timeline
@@ -127,11 +127,11 @@ def _timeline(answer: TrainingAnswer) -> Iterable[Section]:
     timeline = answer.estimate.worst_timeline
     if not timeline.moments:
         return
-    whole = timeline.peak.total_bytes
-    rows, seen = [], set()
-    for moment in shown_moments(timeline):
-        parts = tuple((_letter(name), size / whole) for name, size in ordered(moment))
-        seen |= {name for name, _ in moment.parts}
+    whole, shown = timeline.peak.total_bytes, shown_moments(timeline)
+    seen = {name for moment in shown for name, size in moment.parts if 2 * size * CHART_WIDTH >= whole}
+    rows = []
+    for moment in shown:
+        parts = tuple((_letter(name), size / whole) for name, size in ordered(moment) if name in seen)
         peak = moment is timeline.peak
         rows.append(
             Row(
