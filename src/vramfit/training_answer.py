@@ -56,18 +56,21 @@ def answer_training(request: TrainingRequest, *, hub: bool = False) -> TrainingA
 
 
 def spread(request: TrainingRequest) -> tuple[Plan, tuple[Choice, ...]]:
-    """Return the plan as asked; devices in all without a plan are all data-parallel, as the framework divides them."""
+    """Return the plan as asked; devices that its degrees leave over are data-parallel, as the framework divides them."""
     plan, devices = request.plan, request.device_count
-    if devices is None or devices == 1 or plan.num_devices > 1:
+    if devices is None or plan.dp_replicate * plan.dp_shard > 1:
         return plan, ()
     check_size(devices, "device_count")
+    left = devices // plan.num_devices
+    if left < 2 or devices % plan.num_devices:
+        return plan, ()
     framework, _ = find_framework(request.workload.framework, request.workload.framework_version)
-    sharded = replace(plan, dp_shard=devices)
+    sharded = replace(plan, dp_shard=left)
     copies = sharding_of(framework, sharded) in {Sharding.NONE, Sharding.DDP, Sharding.MEGATRON}
     name = "dp_replicate" if copies else "dp_shard"
-    spread_over = replace(plan, dp_replicate=devices) if copies else sharded
-    why = f"{devices} devices and no plan: data-parallel, as {framework.name} does by default"
-    return spread_over, (Choice(field=f"plan.{name}", value=devices, why=why),)
+    spread_over = replace(plan, dp_replicate=left) if copies else sharded
+    why = f"{devices} devices and no data-parallel degree: as {framework.name} does by default"
+    return spread_over, (Choice(field=f"plan.{name}", value=left, why=why),)
 
 
 def _unknown(found: TrainingEstimate, request: TrainingRequest) -> Fit:

@@ -87,6 +87,19 @@ def test_offload_is_read_part_by_part(capsys: pytest.CaptureFixture[str]) -> Non
     assert found["host_bytes"] >= 8 * 8_030_261_248
 
 
+@pytest.mark.parametrize(
+    ("framework", "plan", "expected"),
+    [("torchtitan", "tp=2", {"dp_shard": 4, "tp": 2}), ("megatron-lm", "tp=2,pp=2", {"dp_replicate": 2, "pp": 2})],
+)
+def test_devices_left_over_are_data_parallel(
+    capsys: pytest.CaptureFixture[str], framework: str, plan: str, expected: dict[str, int]
+) -> None:
+    """Eight devices and two of tensor parallelism: four shards in torchtitan, copies in Megatron."""
+    args = ("--framework", framework, "--plan", plan, "--gpus", "8", "--sequence", "128", "--recompute", "full")
+    found = run_json(capsys, "train", MODEL, *args)["request"]["plan"]
+    assert expected == {name: found[name] for name in expected}
+
+
 def test_buckets_are_of_the_size_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     """DeepSpeed's bucket of 2e8 elements takes 0.4 GB in 16 bit; two of them when they overlap; h^2 by hidden size."""
     asked = ("train", MODEL, "--framework", "deepspeed", "--sequence", "128", "--plan", "dp_shard=8,zero_stage=2")
