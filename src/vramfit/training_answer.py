@@ -56,7 +56,7 @@ def answer_training(request: TrainingRequest, *, hub: bool = False) -> TrainingA
 
 
 def spread(request: TrainingRequest) -> tuple[Plan, tuple[Choice, ...]]:
-    """Return the plan as asked; devices that its degrees leave over are data-parallel, as the framework divides them."""
+    """Return the plan as asked; devices that its degrees leave over are data-parallel, as the framework has it."""
     plan, devices = request.plan, request.device_count
     if devices is None or plan.dp_replicate * plan.dp_shard > 1:
         return plan, ()
