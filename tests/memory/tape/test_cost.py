@@ -14,7 +14,9 @@ from vramfit.readers.hf_config import read_config
 from vramfit.request import Plan
 from vramfit.shard import Shard
 from vramfit.step import BlockStep, StepCost
-from vramfit.training import Training
+from vramfit.training import AdapterAsked, Training
+from vramfit.training_choices import decide
+from vramfit.training_model import as_trained
 
 H, HEADS, KEYS, WIDTH, F, V, TOKENS = 256, 8, 2, 32, 704, 1000, 128
 Q, KV = HEADS * WIDTH, KEYS * WIDTH
@@ -159,6 +161,20 @@ def test_frozen_base_keeps_less_and_leaves_no_gradients() -> None:
     given, trained = block(shard=replace(shard, model=frozen)), block()
     assert TOKENS * 2 * F == trained.kept_bytes - given.kept_bytes
     assert 2 * H * F == trained.gradient_bytes - given.gradient_bytes
+
+
+def test_an_adapted_head_leaves_gradients_of_the_adapter_only() -> None:
+    """LoRA on the output projection: the matrix itself is frozen, A and B are not."""
+    spec = llama().model
+    adapter = AdapterAsked(rank=4, targets=("lm_head",), format="bf16")
+    asked = Training(method="lora", sequence_tokens=TOKENS, precision="bf16", adapter=adapter)
+    training = decide(spec, asked, Plan()).training
+    (shard,) = shards(as_trained(spec, training), Plan())
+    for loss in ("fp32", "chunked"):
+        step = step_cost(shard, replace(training, loss=loss, loss_chunk_tokens=None), BlockStyle())
+        assert step.head is not None
+        chunks = 8 if loss == "chunked" else 1  # each piece has its own A and B here, which is more
+        assert 2 * 4 * (H + V) * chunks == step.head.gradient_bytes
 
 
 def test_gradients_are_those_of_the_tensors() -> None:

@@ -181,7 +181,7 @@ def kernel(w: Writer, q: Value, k: Value, v: Value, heads: Heads) -> Value:
     rows = flow.sequences * heads.queries * flow.sequence_tokens
     if w.style.autocast:
         q, k, v = (op.cast(t, x, flow.each) for x in (q, k, v))
-    if flow.attention == "eager":
+    if flow.attention == "eager" or (heads.capped and flow.attention != "flash"):  # sdpa has no cap for scores
         if flow.again("core_attn"):
             return again(t, lambda x: _steps(w, x[0], x[1], x[2], heads), (q, k, v))
         return _steps(w, q, k, v, heads)

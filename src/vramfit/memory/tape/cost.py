@@ -13,9 +13,9 @@ from vramfit.memory.tape.block import block
 from vramfit.memory.tape.engine import Value
 from vramfit.memory.tape.first import ID, First, write_first
 from vramfit.memory.tape.flow import Flow
-from vramfit.memory.tape.form import DROPPED, SCORES_DROPPED, WITHOUT_ROTARY, norm_of
+from vramfit.memory.tape.form import CAPPED_LOGITS, DROPPED, SCORES_DROPPED, WITHOUT_ROTARY, norm_of
 from vramfit.memory.tape.head import Head, write_head
-from vramfit.memory.tape.matrix import Matrix, any_trains
+from vramfit.memory.tape.matrix import any_trains, projection
 from vramfit.memory.tape.tape import Tape
 from vramfit.memory.tape.walk import Walked, checkpoint, walk
 from vramfit.memory.tape.writer import Writer
@@ -210,7 +210,7 @@ def _is_norm_bias(t: Tensor) -> bool:
 
 def _head_of(model: ModelSpec, training: Training, style: BlockStyle) -> Head:
     norms = [t for t in model.head if t.role is Role.NORM]
-    matrices = (*model.head, *(model.embeddings[:1] if model.tied else ()))
+    matrices = (*model.head, *(model.embeddings if model.tied else ()))
     projects = model.tied or any(t.role is Role.HEAD for t in model.head)
     return Head(
         hidden=model.hidden_size,
@@ -221,10 +221,8 @@ def _head_of(model: ModelSpec, training: Training, style: BlockStyle) -> Head:
         normed=bool(norms),
         pooled=not model.generates and not projects,
         transformed=not model.generates and any(t.role is Role.LINEAR for t in model.head),
-        matrix=Matrix(
-            trains=any_trains(t for t in matrices if len(t.shape) > 1),
-            bias=any(t.role is Role.BIAS and not _is_norm_bias(t) for t in model.head),
-        ),
+        capped=model.family in CAPPED_LOGITS,
+        matrix=projection(matrices),
     )
 
 

@@ -31,6 +31,10 @@ class Activation(StrEnum):
     WRITTEN_OUT = "written out"  # GELU's tanh form step by step in Python
 
 
+CAPPED_LOGITS = frozenset(
+    {"gemma2", "gemma3n", "gemma3n_text", "gemma4", "gemma4_text", "recurrent_gemma", "vaultgemma"}
+)
+"""Families whose published configurations cap the logits by a tanh (``final_logit_softcapping``)."""
 GELU_WRITTEN_OUT = frozenset({"gpt2", "gpt_neo", "gptj", "codegen", "phi", "gpt_bigcode", "mpnet_new"})
 """Families whose own default is ``gelu_new``: transformers/activations.py, NewGELUActivation."""
 RELU = frozenset({"opt", "t5", "mt5", "blenderbot", "m2m_100", "nllb-moe", "pegasus", "marian"})

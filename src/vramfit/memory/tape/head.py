@@ -31,6 +31,8 @@ class Head:
     """One position of each sequence is read, by small matrices: a classifier; there are no logits."""
     transformed: bool = False
     """A matrix as wide as the hidden state, its activation and a norm come before the projection (BERT)."""
+    capped: bool = False
+    """Logits pass a tanh (Gemma 2)."""
     shifts: bool = False
     """The model's own code copies the logits without the last position before the loss."""
 
@@ -53,11 +55,18 @@ def write_head(w: Writer, box: list[Value], head: Head, held: list[Value]) -> Va
     if head.loss == "chunked":
         return _chunked(w, x, head, held)
     (logits,) = w.gathered(x, head.hidden, (head.vocabulary,), (head.matrix,))
+    if head.capped:
+        logits = _capped(t, logits)
     if w.style.returns_fp32:
         logits = op.cast(t, logits, FP32)
     if w.style.holds_logits:
         held.append(logits)
     return _loss(w, logits, head)  # logits and x: variables of the model's own, alive until it returns
+
+
+def _capped(t: Tape, logits: Value) -> Value:
+    """Divide logits by a cap, take the tanh, and multiply by the cap."""
+    return op.scale(t, op.of_output(t, op.scale(t, logits)))
 
 
 def _classifier(w: Writer, box: list[Value], head: Head) -> Value:
@@ -170,10 +179,12 @@ def _chunked(w: Writer, x: Value, head: Head, held: list[Value]) -> Value:
     rows = w.flow.tokens
     chunk = min(rows, head.chunk_tokens or ceil_div(rows, CHUNKS))
     weight = w.weight(head.hidden * head.vocabulary, trains=head.matrix.trains)
+    weight = w.cast_weight(weight) if w.style.autocast else weight
     logits = []
     for start in range(0, rows, chunk):
-        size = min(chunk, rows - start)
-        logits.append(op.linear(t, op.part(t, x, size * head.hidden), weight, head.vocabulary))
+        piece = op.part(t, x, min(chunk, rows - start) * head.hidden)
+        one = w.linear(piece, head.hidden, head.vocabulary, head.matrix, weight)
+        logits.append(_capped(t, one) if head.capped else one)
     del x
     if w.style.holds_logits:
         held.extend(logits)

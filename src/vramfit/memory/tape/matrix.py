@@ -88,6 +88,20 @@ def _find(tensors: tuple[Tensor, ...], use: str) -> Matrix:
     if base is None:
         matrices = [t for t in tensors if t.role in {Role.LINEAR, Role.EXPERT}]
         return Matrix(trains=any(not t.frozen for t in matrices), packed=any(_is_packed(t.held) for t in matrices))
+    return matrix_of(tensors, base)
+
+
+def projection(tensors: tuple[Tensor, ...]) -> Matrix:
+    """Return the output projection among the tensors of a model's end, or the tied embedding in its place."""
+    found = [t for t in tensors if t.role in {Role.HEAD, Role.EMBEDDING}]
+    if not found:
+        return Matrix(trains=any_trains(t for t in tensors if len(t.shape) > 1), bias=False)
+    head = next((t for t in found if t.role is Role.HEAD), found[0])
+    return matrix_of(tensors, head.name.removesuffix(".weight"))
+
+
+def matrix_of(tensors: tuple[Tensor, ...], base: str) -> Matrix:
+    """Return what decides how the layer of that name is written."""
     weight = next(t for t in tensors if t.name in {base, f"{base}.weight"})
     bias = next((t for t in tensors if t.name in {f"{base}.bias", f"{base}_bias"} and t.role is Role.BIAS), None)
     first = next((t for t in tensors if t.name.startswith(f"{base}.{LORA_A}")), None)

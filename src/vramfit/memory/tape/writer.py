@@ -14,6 +14,9 @@ from vramfit.memory.tape.tape import Tape
 
 FP32 = 4
 
+PLAIN = Matrix()
+"""A trained matrix without a bias or an adapter."""
+
 
 class Norm(StrEnum):
     """How a norm is written."""
@@ -43,9 +46,12 @@ class Writer:
         """Return a weight of a norm or another vector."""
         return self.weight(elements, trains=self.vectors_train)
 
-    def linear(self, x: Value, inputs: int, outputs: int, matrix: Matrix = Matrix()) -> Value:  # noqa: B008 - frozen
-        """Write a linear layer, with the adapter beside it; under autocast input and weights are cast first."""
-        y = self._base(x, inputs, outputs, matrix)
+    def linear(self, x: Value, inputs: int, outputs: int, matrix: Matrix = PLAIN, weight: Value | None = None) -> Value:
+        """Write a linear layer, with the adapter beside it; under autocast input and weights are cast first.
+
+        ``weight``: one that other layers use too; None = its own.
+        """
+        y = self._base(x, inputs, outputs, matrix, weight)
         if not matrix.rank:
             return y
         given = y.each
@@ -53,20 +59,20 @@ class Writer:
             y = op.copy(self.t, y)  # peft clones the output of a 4-bit layer
         return op.cast(self.t, self._adapted(x, y, inputs, outputs, matrix), given)
 
-    def _base(self, x: Value, inputs: int, outputs: int, matrix: Matrix) -> Value:
+    def _base(self, x: Value, inputs: int, outputs: int, matrix: Matrix, weight: Value | None) -> Value:
         t, each = self.t, self.flow.each
         if matrix.packed:
             narrow = op.cast(t, x, self.flow.packed_each)
             y = op.packed_linear(t, narrow, inputs, outputs, keeps_input=self.style.packed_keeps_input)
             return op.cast(t, y, each)
-        weight = self.weight(inputs * outputs, trains=matrix.trains)
+        weight = weight or self.weight(inputs * outputs, trains=matrix.trains)
         offset = self.weight(outputs, trains=matrix.bias_trains) if matrix.bias else None
         if self.style.autocast:
-            x, weight = op.cast(t, x, each), self._cast_weight(weight)
-            offset = None if offset is None else self._cast_weight(offset)
+            x, weight = op.cast(t, x, each), self.cast_weight(weight)
+            offset = None if offset is None else self.cast_weight(offset)
         return op.linear(t, x, weight, outputs, offset)
 
-    def _cast_weight(self, weight: Value) -> Value:
+    def cast_weight(self, weight: Value) -> Value:
         """Cast a weight; of trained ones autocast keeps the copy until its region ends."""
         copy = op.cast(self.t, weight, self.flow.each)
         if copy is not weight and weight.node is not None:
@@ -84,7 +90,7 @@ class Writer:
             if not matrix.packed:
                 x = op.cast(t, x, each)
             x = self.dropout(x) if self.flow.adapter_dropout else x
-            x, first, second = op.cast(t, x, self.flow.each), self._cast_weight(first), self._cast_weight(second)
+            x, first, second = op.cast(t, x, self.flow.each), self.cast_weight(first), self.cast_weight(second)
         else:
             x = op.cast(t, x, each)
             x = self.dropout(x) if self.flow.adapter_dropout else x
