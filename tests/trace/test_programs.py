@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import io
+import sys
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -152,6 +154,47 @@ def test_operators_without_a_rule_are_refused_by_name() -> None:
     library.impl("squared", lambda x: x * x, "CPU")
     with VirtualGPU("a100-sxm-80gb"), pytest.raises(TraceError, match=r"test_programs.py:\d+: vramfit_test.squared"):
         torch.ops.vramfit_test.squared(torch.ones(2, device="cuda"))
+
+
+def test_triton_kernels_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that writes through pointers is named with the line that launches it, and given back afterwards."""
+
+    class JITFunction:
+        __name__ = "fused_add"
+
+        def run(self, *_: object) -> str:
+            return "ran"
+
+    monkeypatch.setitem(sys.modules, "triton.runtime.jit", SimpleNamespace(JITFunction=JITFunction))
+    with VirtualGPU("a100-sxm-80gb"), pytest.raises(TraceError, match=r"test_programs.py:\d+: Triton kernel fused_add"):
+        JITFunction().run(1)
+    assert JITFunction().run() == "ran"
+
+
+def test_compiling_is_left_out_and_said() -> None:
+    """``torch.compile`` returns what it was given; the report says that eager code was traced."""
+    with VirtualGPU("a100-sxm-80gb") as gpu:
+        model = nn.Linear(8, 8).cuda()
+        model.compile()
+        assert torch.compile(model) is model
+
+        def double(x: torch.Tensor) -> torch.Tensor:
+            return x * 2
+
+        assert torch.compile(mode="max-autotune")(double)(torch.ones(2, device="cuda")).is_cuda
+    assert any("torch.compile" in each for each in gpu.report().assumptions)
+
+
+def test_inference_is_a_phase_of_its_own() -> None:
+    """A forward pass without gradients begins no step and keeps nothing for a backward pass."""
+    with VirtualGPU("a100-sxm-80gb") as gpu:
+        model = nn.Sequential(nn.Linear(WIDE, WIDE), nn.Tanh(), nn.Linear(WIDE, WIDE)).cuda()
+        with torch.no_grad():
+            model(torch.randn(64, WIDE, device="cuda"))
+    report = gpu.report()
+    assert [phase.name for phase in report.phases] == ["setup", "inference"]
+    assert report.steps == ()
+    assert report.share("activation") == 0
 
 
 def test_streams_have_caches_of_their_own() -> None:

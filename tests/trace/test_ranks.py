@@ -125,7 +125,7 @@ def test_pipeline_stages_hold_what_their_schedule_keeps_in_flight() -> None:
     everything = pipelined_peak(0, ScheduleGPipe)
     one = NUM_BLOCKS * 64 * (WIDE + 2 * 4 * WIDE) * 4  # input, up's output and gelu's of every block
     assert first - last > 2 * one
-    # Both are fullest in their second backward pass, when gradients are there already: seven are left of eight, and four.
+    # Both are fullest in the second backward pass, when gradients are there already: seven of eight are left, or four.
     assert everything - first == 3 * one
 
 

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 
-from vramfit.trace.phase import BACKWARD, FORWARD, LOSS
+from vramfit.trace.phase import BACKWARD, FORWARD, INFERENCE, LOSS
 from vramfit.trace.recording import Allocation, Category, Frame, Mark, Recording
 from vramfit.trace_report import LargeTensor, Share
 
@@ -19,9 +19,10 @@ MADE_FORWARD = (FORWARD, LOSS)
 
 def categorise(recording: Recording) -> None:
     """Set the category of every allocation whose was not noted while it lived, by what its life says."""
+    runs = {FORWARD: (FORWARD, INFERENCE), BACKWARD: (BACKWARD,)}
     begins = {
-        name: [m.event for m in recording.marks if m.mark is Mark.PHASE and m.text == name]
-        for name in (FORWARD, BACKWARD)
+        name: [m.event for m in recording.marks if m.mark is Mark.PHASE and m.text in names]
+        for name, names in runs.items()
     }
     for allocation in recording.allocations():
         if allocation.category is Category.TEMPORARY:
@@ -30,7 +31,7 @@ def categorise(recording: Recording) -> None:
 
 def category_of(allocation: Allocation, begins: Mapping[str, list[int]]) -> Category:
     """Return what an allocation is by the time it lived in; ``begins`` holds when phases began."""
-    if allocation.phase not in (FORWARD, LOSS, BACKWARD) and not allocation.module:
+    if allocation.phase not in (FORWARD, INFERENCE, LOSS, BACKWARD) and not allocation.module:
         if _alive_at(allocation, begins[FORWARD]):
             return Category.INPUT
     elif allocation.phase in MADE_FORWARD and _alive_at(allocation, begins[BACKWARD]):

@@ -5,6 +5,8 @@ from __future__ import annotations
 SETUP = "setup"
 """Before the first module runs: building, moving, loading."""
 FORWARD = "forward"
+INFERENCE = "inference"
+"""A module runs without gradients: evaluation, generation."""
 LOSS = "loss"
 """From the outermost module's return until the backward pass begins."""
 BACKWARD = "backward"

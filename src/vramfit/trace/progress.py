@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vramfit.trace.phase import AFTER_BACKWARD, BACKWARD, BETWEEN, FORWARD, LOSS, OPTIMIZER, SETUP
+from vramfit.trace.phase import AFTER_BACKWARD, BACKWARD, BETWEEN, FORWARD, INFERENCE, LOSS, OPTIMIZER, SETUP
 from vramfit.trace.recorder import Recorder
 from vramfit.trace.recording import Category, Mark
 
@@ -66,11 +66,11 @@ class Progress:
         """Hook: a module's forward has run, or was broken off."""
         recorder = self.recorder
         recorder.sites.leave()
-        if not recorder.sites.depth and not recorder.backward_depth:
+        if not recorder.sites.depth and not recorder.backward_depth and torch.is_grad_enabled():
             self.set_phase(LOSS)
 
     def _root_begins(self, module: torch.nn.Module) -> None:
-        if self._stepped:
+        if self._stepped and torch.is_grad_enabled():
             self._stepped = False
             self.step += 1
             self.recorder.recording.mark(Mark.STEP, value=self.step)
@@ -78,7 +78,7 @@ class Progress:
             self._roots.add(id(module))
             with torch._C.DisableTorchFunction():
                 self.learn(module)
-        self.set_phase(FORWARD)
+        self.set_phase(FORWARD if torch.is_grad_enabled() else INFERENCE)
 
     def learn(self, root: torch.nn.Module) -> None:
         """Note the names of a module's parameters and buffers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
 from typing import Any
 
@@ -22,6 +23,7 @@ from vramfit.trace.replacements import Replacements
 from vramfit.trace.substitutes import Substitutes
 from vramfit.trace.tensors import Tensors
 from vramfit.trace.view import CUDA, META, as_device
+from vramfit.trace_report import TraceError
 
 
 class Surroundings:
@@ -60,7 +62,9 @@ class Surroundings:
         replace.set(torch.nn.parallel.comm, "scatter", scatter)
         replace.set(torch, "Generator", _generator_class(torch.Generator))
         replace.set(torch, "clear_autocast_cache", self._clear_autocast_cache(torch.clear_autocast_cache))
-        replace.set(torch, "compile", _not_compiled)
+        replace.set(torch, "compile", self._compile)
+        replace.set(torch.nn.Module, "compile", lambda module, *_, **__: self._compile(module) and None)
+        self._refuse_kernels(replace)
         group = "_group_tensors_by_device_and_dtype"
         replace.set(torch._C, group, self._grouped(getattr(torch._C, group)))
         replace.set(torch, "set_default_device", self._set_default_device)
@@ -106,6 +110,26 @@ class Surroundings:
             return {(CUDA if device == META else device, kind): tensors for (device, kind), tensors in found.items()}
 
         return grouped
+
+    def _compile(self, model: Any = None, **_: object) -> Any:
+        """Stand in for ``torch.compile``: the program is traced as it runs without compiling."""
+        self.gpu.values.state("torch.compile: traced as it runs without compiling, which usually takes more")
+        return model if model is not None else (lambda each: each)
+
+    def _refuse_kernels(self, replace: Replacements) -> None:
+        """Let Triton's kernels be refused by name: they write through pointers, and there is no memory behind them."""
+        jit = sys.modules.get("triton.runtime.jit")
+        if jit is not None:
+            replace.set(jit.JITFunction, "run", lambda kernel, *_, **__: self._refused_kernel(kernel))
+
+    def _refused_kernel(self, kernel: Any) -> None:
+        frames = self.gpu.recorder.sites.here()
+        where = f"{frames[-1].file}:{frames[-1].line}" if frames else "traced program"
+        name = getattr(kernel, "__name__", None) or getattr(getattr(kernel, "fn", None), "__name__", repr(kernel))
+        raise TraceError(
+            f"{where}: Triton kernel {name}: it works on memory, and a virtual GPU has none; expected an operator with "
+            "a meta kernel (torch.library.triton_op, register_fake); switch the kernel off, or wrap it so"
+        )
 
     def _save(self, real: Any) -> Any:
         """Return ``torch.save``: what lies on the device is written without its data."""
@@ -209,8 +233,3 @@ def _generator_class(real: Any) -> Any:
         return OnDevice() if named is not None and named.type == "cuda" else real(device)
 
     return Kind("Generator", (), {"__new__": new})
-
-
-def _not_compiled(model: Any = None, **_: object) -> Any:
-    """Stand in for ``torch.compile``: the program is traced as it runs without compiling."""
-    return model if model is not None else (lambda each: each)
