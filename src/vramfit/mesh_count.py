@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from vramfit.device import Device
 from vramfit.framework import Framework, Sharding
 from vramfit.memory.model_states import Setting
-from vramfit.mesh_parts import Met, States, Step, meet, states_in, step_in
+from vramfit.mesh_parts import Met, Standing, States, Step, meet, standing_in, states_in, step_in
 from vramfit.request import Plan
 from vramfit.result import Total
 from vramfit.shard import Shard
@@ -26,7 +26,7 @@ from vramfit.training_plan import Cutting, Stage, cutting, in_flight, shard_of, 
 FACTS = tuple(
     f.name
     for f in fields(Shard)
-    if f.name not in {"label", "num_ranks", "model", "first", "last", "in_flight", "sequence_ranks"}
+    if f.name not in {"label", "num_ranks", "model", "first", "last", "in_flight", "pieces", "sequence_ranks"}
 )
 """What a shard says of states beside the piece of the model that it holds."""
 
@@ -80,6 +80,7 @@ class MeshCount:
     trainings: dict[object, Training] = field(default_factory=dict)
     settings: dict[object, Setting] = field(default_factory=dict)
     steps: dict[tuple[int, int, int, str], Step] = field(default_factory=dict)
+    standing: dict[object, Standing] = field(default_factory=dict)
     states: dict[object, States] = field(default_factory=dict)
     met: dict[tuple[int, int], Met] = field(default_factory=dict)
 
@@ -176,7 +177,10 @@ class MeshCount:
         if found is None:
             training = replace(place.decided.training, gradient_accumulation_steps=passes)
             setting = self._setting(place, piece, training, flight)
-            found = self.states[key] = states_in(setting, step, self.device)
+            standing = self.standing.get(key[:4])
+            if standing is None:
+                standing = self.standing[key[:4]] = standing_in(setting, self.device)
+            found = self.states[key] = states_in(setting, step, standing)
         return found
 
     def _setting(self, place: Place, piece: Piece, training: Training, flight: int) -> Setting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from operator import add
 
 from vramfit.device import Device
@@ -12,11 +13,12 @@ from vramfit.memory.unit import NOTHING
 from vramfit.result import WHILE_TRAINING, Breakdown, Counter, Item, Phase
 from vramfit.step import BlockStep, StepCost
 from vramfit.train import band_of, other_moments, process_items, standing_items, step_of
-from vramfit.training_walk import Run, Walk, points, runs_of, waiting_bytes
+from vramfit.training_walk import Point, Run, Walk, points, runs_of, waiting_bytes
 
 PASSES = (Phase.FORWARD, Phase.LOSS, Phase.BACKWARD)
 """Phases in which activations pile up and drain."""
 
+NO_BLOCK = BlockStep(name="", kept=(), forward_bytes=0, backward_bytes=0, gradient_bytes=0, output_bytes=0)
 TRAVELS = replace(NOTHING, reduced_bytes=1)
 """A unit of which only one thing is said: its gradients travel."""
 
@@ -93,14 +95,11 @@ def step_in(setting: Setting) -> Step:
 
 def tokens_of(step: Step, states: States) -> Tokens:
     """Return what tokens decide at every point; of the states only which points there are is asked."""
-    runs = tuple(
-        Run(block=block, times=times, unit=TRAVELS if reduces else NOTHING, loss=loss)
-        for (block, (times, loss)), reduces in zip(_blocks(step), states.reduces, strict=True)
-    )
+    runs = tuple(Run(block=block, times=times, unit=NOTHING, loss=loss) for block, (times, loss) in _blocks(step))
     walk = Walk(setting=step.setting, runs=runs, held_bytes=step.cost.held_bytes)
     rows: dict[Phase, list[Sums]] = {}
     kept: dict[tuple[int, ...], Sums] = {}
-    for point in points(runs):
+    for point in _points(step.structure, states.reduces):
         if point.counts not in kept:
             kept[point.counts] = _figures(walk.kept(point.counts))
         expected, high = _plus(
@@ -113,6 +112,17 @@ def tokens_of(step: Step, states: States) -> Tokens:
         rows=tuple(Row(*map(tuple, zip(*rows[phase], strict=True))) for phase in PASSES if phase in rows),
         kept_by_all=walk.kept_by_all,
         evaluation=(largest, band_of(largest)[1]),
+    )
+
+
+@cache
+def _points(structure: Structure, reduces: tuple[bool, ...]) -> tuple[Point, ...]:
+    """Return the points of runs of which only their number of blocks, and whether gradients travel, is known."""
+    return points(
+        tuple(
+            Run(block=NO_BLOCK, times=times, unit=TRAVELS if travels else NOTHING, loss=loss)
+            for (times, loss), travels in zip(structure, reduces, strict=True)
+        )
     )
 
 
@@ -129,11 +139,26 @@ def _blocks(step: Step) -> list[tuple[BlockStep, tuple[int, bool]]]:
     return list(zip(blocks, step.structure, strict=True))  # type: ignore[arg-type]
 
 
-def states_in(setting: Setting, step: Step, device: Device) -> States:
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What stands on a rank, and what the process takes, by phase. [B]"""
+
+    inside: dict[Phase, Sums]
+    """As torch counts it."""
+    outside: dict[Phase, Sums]
+    """What torch does not count."""
+
+
+def standing_in(setting: Setting, device: Device) -> Standing:
+    """Return what stands on a rank whatever the step does at the moment."""
+    items = (*standing_items(setting), *process_items(setting.shard, device))
+    return Standing(_sums(items, allocated=True), _sums(items, allocated=False))
+
+
+def states_in(setting: Setting, step: Step, standing: Standing) -> States:
     """Return what weights decide at every point, and in the phases without one."""
     walk = Walk(setting=setting, runs=runs_of(step.cost, setting))
-    items = (*standing_items(setting), *process_items(setting.shard, device))
-    inside, outside = _sums(items, allocated=True), _sums(items, allocated=False)
+    inside, outside = dict(standing.inside), standing.outside
     rows: dict[Phase, list[int]] = {}
     for point in points(walk.runs):
         gradients, buffers = walk.states(point)

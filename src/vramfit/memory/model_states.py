@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 
 from vramfit.formats import Role, weight_format
@@ -26,9 +27,9 @@ AFTER_STEP = tuple(phase for phase in WHILE_TRAINING if phase is not Phase.LOAD)
 """States are made inside the first step and stay; the peak is that of later steps."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One rank and everything decided about how it trains."""
+    """One rank and everything decided about how it trains. No slots: its tensors are listed once and kept."""
 
     shard: Shard
     training: Training
@@ -38,7 +39,7 @@ class Setting:
     reshards: bool = True
     """Whether FSDP gives a unit's gathered weights back after its forward."""
 
-    @property
+    @cached_property
     def held(self) -> tuple[Held, ...]:
         """Tensors of this rank."""
         return held_tensors(self.shard)
