@@ -12,7 +12,18 @@ from dataclasses import dataclass, field, fields, replace
 from vramfit.device import Device
 from vramfit.framework import Framework, Sharding
 from vramfit.memory.model_states import Setting
-from vramfit.mesh_parts import Met, Standing, States, Step, meet, standing_in, states_in, step_in
+from vramfit.mesh_parts import (
+    Met,
+    Standing,
+    States,
+    Step,
+    Weights,
+    meet,
+    process_in,
+    standing_in,
+    step_in,
+    weights_in,
+)
 from vramfit.request import Plan
 from vramfit.result import Total
 from vramfit.shard import Shard
@@ -23,10 +34,12 @@ from vramfit.training_choices import Decided, decide
 from vramfit.training_model import as_trained
 from vramfit.training_plan import Cutting, Stage, cutting, in_flight, shard_of, sharding_of, stages_of
 
+PEERS = ("num_peers", "num_groups")
+"""What a shard says of its process."""
 FACTS = tuple(
     f.name
     for f in fields(Shard)
-    if f.name not in {"label", "num_ranks", "model", "first", "last", "in_flight", "pieces", "sequence_ranks"}
+    if f.name not in {"label", "num_ranks", "model", "first", "last", "in_flight", "pieces", "sequence_ranks", *PEERS}
 )
 """What a shard says of states beside the piece of the model that it holds."""
 
@@ -61,6 +74,8 @@ class Place:
     pieces: tuple[Piece, ...]
     key: tuple[object, ...]
     """Equal for plans that divide states alike."""
+    process: tuple[object, ...]
+    """Equal for plans whose processes take the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +96,8 @@ class MeshCount:
     settings: dict[object, Setting] = field(default_factory=dict)
     steps: dict[tuple[int, int, int, str], Step] = field(default_factory=dict)
     standing: dict[object, Standing] = field(default_factory=dict)
+    weights: dict[object, Weights] = field(default_factory=dict)
+    processes: dict[object, Standing] = field(default_factory=dict)
     states: dict[object, States] = field(default_factory=dict)
     met: dict[tuple[int, int], Met] = field(default_factory=dict)
 
@@ -99,7 +116,8 @@ class MeshCount:
         pieces = self.pieces[key]
         shard = self._shard(pieces[0], cut, flight=1)
         facts = tuple(getattr(shard, name) for name in FACTS)
-        return Place(cut, decided, pieces, (cut.sharding, plan.reshard_after_forward, *facts))
+        process = tuple(getattr(shard, name) for name in PEERS)
+        return Place(cut, decided, pieces, (cut.sharding, plan.reshard_after_forward, *facts), process)
 
     def decided(self, plan: Plan) -> tuple[Decided, ModelSpec]:
         """Return the workload without open fields, and the model as it trains, under a plan."""
@@ -172,16 +190,29 @@ class MeshCount:
 
     def _states(self, place: Place, piece: Piece, step: Step, passes: int, flight: int) -> States:
         """Return what weights decide, with one forward pass of a step and one in flight, or several of them."""
-        key = piece.number, place.key, passes, flight, step.structure
+        key = piece.number, place.key, passes, flight, step.structure, place.process
         found = self.states.get(key)
         if found is None:
-            training = replace(place.decided.training, gradient_accumulation_steps=passes)
-            setting = self._setting(place, piece, training, flight)
-            standing = self.standing.get(key[:4])
-            if standing is None:
-                standing = self.standing[key[:4]] = standing_in(setting, self.device)
-            found = self.states[key] = states_in(setting, step, standing)
+            setting = self._weighed(place, piece, passes, flight)
+            process = self.processes.get(place.process)
+            if process is None:
+                process = self.processes[place.process] = process_in(setting, self.device)
+            weights = self.weights.get(key[:5])
+            if weights is None:
+                weights = self.weights[key[:5]] = self._weights(place, piece, step, setting)
+            found = self.states[key] = weights.beside(process)
         return found
+
+    def _weights(self, place: Place, piece: Piece, step: Step, setting: Setting) -> Weights:
+        key = piece.number, place.key
+        standing = self.standing.get(key)
+        if standing is None:
+            standing = self.standing[key] = standing_in(setting)
+        return weights_in(setting, step, standing)
+
+    def _weighed(self, place: Place, piece: Piece, passes: int, flight: int) -> Setting:
+        training = replace(place.decided.training, gradient_accumulation_steps=passes)
+        return self._setting(place, piece, training, flight)
 
     def _setting(self, place: Place, piece: Piece, training: Training, flight: int) -> Setting:
         shard = self._shard(piece, place.cut, flight)

@@ -141,7 +141,7 @@ def _blocks(step: Step) -> list[tuple[BlockStep, tuple[int, bool]]]:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What stands on a rank, and what the process takes, by phase. [B]"""
+    """What is there by phase, whatever the step does at the moment. [B]"""
 
     inside: dict[Phase, Sums]
     """As torch counts it."""
@@ -149,16 +149,54 @@ class Standing:
     """What torch does not count."""
 
 
-def standing_in(setting: Setting, device: Device) -> Standing:
-    """Return what stands on a rank whatever the step does at the moment."""
-    items = (*standing_items(setting), *process_items(setting.shard, device))
+def standing_in(setting: Setting) -> Standing:
+    """Return what stands on a rank."""
+    return _standing(tuple(standing_items(setting)))
+
+
+def process_in(setting: Setting, device: Device) -> Standing:
+    """Return what the process of a rank takes."""
+    return _standing(tuple(process_items(setting.shard, device)))
+
+
+def _standing(items: tuple[Item, ...]) -> Standing:
     return Standing(_sums(items, allocated=True), _sums(items, allocated=False))
 
 
-def states_in(setting: Setting, step: Step, standing: Standing) -> States:
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What weights decide on a piece of the model, whatever the process takes. [B]"""
+
+    rows: dict[Phase, tuple[int, ...]]
+    standing: Standing
+    """Gradients outside forward and backward in it."""
+    passes: bool
+    reduces: tuple[bool, ...]
+
+    def beside(self, process: Standing) -> States:
+        """Return the same with what the process takes."""
+        inside = {phase: _plus(each, process.inside[phase]) for phase, each in self.standing.inside.items()}
+        outside = {phase: _plus(each, process.outside[phase]) for phase, each in self.standing.outside.items()}
+        here = tuple(phase for phase in PASSES if phase in self.rows)
+        others = [phase for phase in WHILE_TRAINING if phase not in here and phase is not Phase.EVALUATION]
+        return States(
+            rows=tuple(self.rows[phase] for phase in here),
+            standing=tuple(inside[phase] for phase in here),
+            process=tuple(outside[phase] for phase in here),
+            evaluation=inside[Phase.EVALUATION],
+            evaluation_process=outside[Phase.EVALUATION],
+            allocated=_largest(inside[phase] for phase in others),
+            whole=_largest(_plus(inside[phase], outside[phase]) for phase in others),
+            loaded=inside[Phase.LOAD][0],
+            passes=self.passes,
+            reduces=self.reduces,
+        )
+
+
+def weights_in(setting: Setting, step: Step, standing: Standing) -> Weights:
     """Return what weights decide at every point, and in the phases without one."""
     walk = Walk(setting=setting, runs=runs_of(step.cost, setting))
-    inside, outside = dict(standing.inside), standing.outside
+    inside = dict(standing.inside)
     rows: dict[Phase, list[int]] = {}
     for point in points(walk.runs):
         gradients, buffers = walk.states(point)
@@ -166,17 +204,9 @@ def states_in(setting: Setting, step: Step, standing: Standing) -> States:
     for alive in other_moments(walk):
         size = alive.gradients + sum(b.bytes for b in alive.buffers)
         inside[alive.phase] = _plus(inside[alive.phase], (size, size))
-    here = tuple(phase for phase in PASSES if phase in rows)
-    others = [phase for phase in WHILE_TRAINING if phase not in here and phase is not Phase.EVALUATION]
-    return States(
-        rows=tuple(tuple(rows[phase]) for phase in here),
-        standing=tuple(inside[phase] for phase in here),
-        process=tuple(outside[phase] for phase in here),
-        evaluation=inside[Phase.EVALUATION],
-        evaluation_process=outside[Phase.EVALUATION],
-        allocated=_largest(inside[phase] for phase in others),
-        whole=_largest(_plus(inside[phase], outside[phase]) for phase in others),
-        loaded=inside[Phase.LOAD][0],
+    return Weights(
+        rows={phase: tuple(row) for phase, row in rows.items()},
+        standing=Standing(inside, standing.outside),
         passes=walk.passes,
         reduces=tuple(bool(run.unit.reduced_bytes) for run in walk.runs),
     )
