@@ -19,11 +19,10 @@ PASSES = (Phase.FORWARD, Phase.LOSS, Phase.BACKWARD)
 """Phases in which activations pile up and drain."""
 
 NO_BLOCK = BlockStep(name="", kept=(), forward_bytes=0, backward_bytes=0, gradient_bytes=0, output_bytes=0)
-TRAVELS = replace(NOTHING, reduced_bytes=1)
-"""A unit of which only one thing is said: its gradients travel."""
-
 Sums = tuple[int, int]
 """Expected and high. [B]"""
+Moves = tuple[tuple[bool, bool], ...]
+"""Whether each run's weights are gathered, and whether its gradients travel: it has a point more for each."""
 Structure = tuple[tuple[int, bool], ...]
 """How many equal blocks every run has, and whether it is the head."""
 
@@ -65,8 +64,7 @@ class States:
     loaded: int
     """What is there before the first step."""
     passes: bool
-    reduces: tuple[bool, ...]
-    """Runs whose gradients travel: they have a point more."""
+    moves: Moves
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +74,11 @@ class Step:
     setting: Setting
     cost: StepCost
     structure: Structure
-    made: dict[tuple[bool, tuple[bool, ...]], Tokens] = field(default_factory=dict)
+    made: dict[tuple[bool, Moves], Tokens] = field(default_factory=dict)
 
     def tokens(self, states: States) -> Tokens:
         """Return what tokens decide, at the points that the states have."""
-        key = states.passes, states.reduces
+        key = states.passes, states.moves
         if key not in self.made:
             self.made[key] = tokens_of(self, states)
         return self.made[key]
@@ -99,7 +97,7 @@ def tokens_of(step: Step, states: States) -> Tokens:
     walk = Walk(setting=step.setting, runs=runs, held_bytes=step.cost.held_bytes)
     rows: dict[Phase, list[Sums]] = {}
     kept: dict[tuple[int, ...], Sums] = {}
-    for point in _points(step.structure, states.reduces):
+    for point in _points(step.structure, states.moves):
         if point.counts not in kept:
             kept[point.counts] = _figures(walk.kept(point.counts))
         expected, high = _plus(
@@ -116,12 +114,13 @@ def tokens_of(step: Step, states: States) -> Tokens:
 
 
 @cache
-def _points(structure: Structure, reduces: tuple[bool, ...]) -> tuple[Point, ...]:
-    """Return the points of runs of which only their number of blocks, and whether gradients travel, is known."""
+def _points(structure: Structure, moves: Moves) -> tuple[Point, ...]:
+    """Return the points of runs of which only their number of blocks, and what travels, is known."""
+    units = [replace(NOTHING, whole_bytes=int(gathers), reduced_bytes=int(reduces)) for gathers, reduces in moves]
     return points(
         tuple(
-            Run(block=NO_BLOCK, times=times, unit=TRAVELS if travels else NOTHING, loss=loss)
-            for (times, loss), travels in zip(structure, reduces, strict=True)
+            Run(block=NO_BLOCK, times=times, unit=unit, loss=loss)
+            for (times, loss), unit in zip(structure, units, strict=True)
         )
     )
 
@@ -171,7 +170,7 @@ class Weights:
     standing: Standing
     """Gradients outside forward and backward in it."""
     passes: bool
-    reduces: tuple[bool, ...]
+    moves: Moves
 
     def beside(self, process: Standing) -> States:
         """Return the same with what the process takes."""
@@ -189,7 +188,7 @@ class Weights:
             whole=_largest(_plus(inside[phase], outside[phase]) for phase in others),
             loaded=inside[Phase.LOAD][0],
             passes=self.passes,
-            reduces=self.reduces,
+            moves=self.moves,
         )
 
 
@@ -208,7 +207,7 @@ def weights_in(setting: Setting, step: Step, standing: Standing) -> Weights:
         rows={phase: tuple(row) for phase, row in rows.items()},
         standing=Standing(inside, standing.outside),
         passes=walk.passes,
-        reduces=tuple(bool(run.unit.reduced_bytes) for run in walk.runs),
+        moves=tuple((bool(run.unit.whole_bytes), bool(run.unit.reduced_bytes)) for run in walk.runs),
     )
 
 
