@@ -83,3 +83,6 @@ class BlockStyle:
     joins_queries: bool = False
     """True: queries are put together of a turned and an unturned part in every family, so that what the kernel returns
     is laid out anew (LitGPT)."""
+    graph_outlives: bool = False
+    """True: the loop's variable holds the loss, and with it the graph, until the next one is there; what operators keep
+    as plain attributes is there twice (LitGPT with bitsandbytes up to 0.42)."""

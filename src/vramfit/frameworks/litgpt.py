@@ -41,6 +41,7 @@ FIRST = Framework(
         fused_gate_up=False,
         casts_chunks=False,
         packed_keeps_input=True,
+        graph_outlives=True,
         pads_adapters=True,
         dropout=False,
         wide_norm=True,

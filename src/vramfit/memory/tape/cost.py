@@ -43,22 +43,11 @@ def step_cost(shard: Shard, training: Training, style: BlockStyle, *, worst_rout
     model, flow = shard.model, _flow(shard, training, style)
     if worst_routing:
         flow = replace(flow, worst_routing=True)
-    hidden, family = model.hidden_size, model.family
-    grows = _first_grows(model, training, style)
-    walked = []
-    for layer, count in _runs(model.layers):
-        left = count
-        if not grows and any_trains(layer.tensors):
-            walked.append((_block(layer, hidden, family, flow, style, grows=False), 1))
-            grows, left = True, count - 1
-        if left:
-            walked.append((_block(layer, hidden, family, flow, style, grows=grows), left))
+    walked = _walked_blocks(model, training, flow, style)
     head, held = None, 0
     if shard.last:
         norms_train = any_trains(t for t in model.head if t.role is Role.NORM)
         head, held = _head(_head_of(model, training, style), flow, style, norms_train=norms_train)
-    if _goes_to_host(training):
-        walked = [(_on_host(one), count) for one, count in walked]
     wants = [w.keeps_input for w, _ in walked] + [head.keeps_input if head else False]
     first = _first(shard, flow, style, keeps_output=wants[0])
     first = _with_encoder(first, shard, flow, style)
@@ -77,6 +66,32 @@ def step_cost(shard: Shard, training: Training, style: BlockStyle, *, worst_rout
         head=None if head is None else _step("head", head, keeps_output=False),
         held_bytes=held,
     )
+
+
+def _walked_blocks(model: ModelSpec, training: Training, flow: Flow, style: BlockStyle) -> list[tuple[Walked, int]]:
+    """Walk every distinct block; where nothing below is trained, the first that is keeps less than those after it."""
+    hidden, family = model.hidden_size, model.family
+    grows = _first_grows(model, training, style)
+    walked: list[tuple[Walked, int]] = []
+    for layer, count in _runs(model.layers):
+        left = count
+        if not grows and any_trains(layer.tensors):
+            walked.append((_block(layer, hidden, family, flow, style, grows=False), 1))
+            grows, left = True, count - 1
+        if left:
+            walked.append((_block(layer, hidden, family, flow, style, grows=grows), left))
+    if style.graph_outlives:
+        walked = [(_with_graph_before(one), count) for one, count in walked]
+    if _goes_to_host(training):
+        walked = [(_on_host(one), count) for one, count in walked]
+    return walked
+
+
+def _with_graph_before(walked: Walked) -> Walked:
+    """Return a block with what the graph of the micro-batch before still holds: attributes of its operators."""
+    if not walked.attribute_bytes:
+        return walked
+    return replace(walked, kept=(*walked.kept, ("micro-batch before", walked.attribute_bytes)))
 
 
 def _goes_to_host(training: Training) -> bool:

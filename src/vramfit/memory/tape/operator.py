@@ -243,6 +243,8 @@ def packed_linear(t: Tape, x: Value, inputs: int, outputs: int, *, keeps_input: 
     y = t.new(x.elements // inputs * outputs, x.each)
     del unpacked
     size, each = x.elements, x.each
+    if keeps_input and t.saves:
+        t.attributes[id(x.storage)] = x.storage.num_bytes
 
     def derive(_arrived: Arrived, _saved: Saved) -> Gradients:
         again = t.new(inputs * outputs, each)

@@ -54,6 +54,8 @@ class Tape:
         """True: the kernel adds a matrix gradient to a buffer held elsewhere; none is made."""
         self.saves = True
         """False: under ``no_grad`` or checkpointing, nothing is remembered."""
+        self.attributes: dict[int, int] = {}
+        """Bytes by storage that an operator keeps as a plain attribute, which no backward pass lets go."""
         self.cache: list[Value] = []
         """Cast weights that autocast keeps until its region ends."""
         self.counted = 0

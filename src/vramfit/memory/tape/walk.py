@@ -24,6 +24,8 @@ class Walked:
     keeps_input: bool
     input_bytes: int = 0
     """Its input, where it is kept."""
+    attribute_bytes: int = 0
+    """What operators keep as plain attributes: it lives as long as the graph."""
     forward: int
     backward: int
     passing: int
@@ -70,6 +72,7 @@ def walk(t: Tape, write: Take, elements: int, each: int, *, grows: bool = True) 
         kept=tuple(kept.items()),
         keeps_input=of_input > 0,
         input_bytes=of_input,
+        attribute_bytes=sum(t.attributes.values()),
         forward=forward - of_input,
         backward=max(0, backward - of_input),
         passing=max(0, passing - of_input),
