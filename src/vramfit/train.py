@@ -52,9 +52,9 @@ from vramfit.units import ceil_div, count_of, format_bytes
 
 PER_STEP = (Phase.ROLLOUT, Phase.FORWARD, Phase.LOSS, Phase.BACKWARD, Phase.OPTIMIZER, Phase.EVALUATION, Phase.SAVE)
 TAPE = "memory/tape: what autograd saves for each operator of each layer kind"
-LOW_PERCENT, HIGH_PERCENT = 95, 110
-"""Band of activations around the expected figure: kernels' own workspaces and copies that no rule of autograd shows
-are above it, fusions that a newer release brings are below."""
+LOW_PERCENT, HIGH_PERCENT = 85, 140
+"""Band of what a step keeps and works with around the expected figure. Measured: what 45 of the 60 runs that print
+allocated or active bytes have beyond states and buffers; the others are looked at one by one (docs/accuracy.md)."""
 HIGH_BYTES = 2 * 10**9
 """Of one communicator: a third of what NVIDIA/nccl#864 measured with three. [B]"""
 NOT_COUNTED = (
