@@ -133,6 +133,17 @@ def test_a_request_in_json_is_answered_too(capsys: pytest.CaptureFixture[str], t
     assert by_options["peak_bytes"] == by_file["peak_bytes"]
 
 
+def test_the_examples_are_answered(capsys: pytest.CaptureFixture[str]) -> None:
+    """The request and the file that ship beside the pages: 64 ranks of a 70B model, and a run of Axolotl."""
+    examples = Path(__file__).resolve().parent.parent.parent / "examples"
+    found = run_json(capsys, "estimate", "--request", str(examples / "training.json"))
+    assert 64 == sum(rank["num_ranks"] for rank in found["breakdowns"])
+    found = run_json(capsys, "train", "--from", str(examples / "qlora-axolotl.yml"))
+    assert ("qlora", "paged-adamw-8bit") == (
+        found["request"]["workload"]["method"], found["request"]["workload"]["optimizer"],
+    )  # fmt: skip
+
+
 def test_files_and_options_together(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """The file says the recipe, our own options the model and the card; what became of each key is printed."""
     path = tmp_path / "axolotl.yml"
