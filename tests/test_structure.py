@@ -76,6 +76,7 @@ LEVELS = (
             "training_reading",
             "training_plan",
             "training_walk",
+            "training_process",
         ),
     },  # decide
     {"wire", "answer_wire", "training_wire", "trace_wire", "measured_wire", "cli", "__main__", "__init__"},  # doors

@@ -51,6 +51,8 @@ class BlockStyle:
     """True: the fused loss needs no copy: its gradient overwrites the logits (Transformer Engine)."""
     divided_loss: bool = False
     """True: under tensor parallelism the loss runs on divided logits by DTensor's handlers (torchtitan)."""
+    compiles_loss: bool = False
+    """True: a compiled model's loss, and a fused one, is one compiled kernel each way (torchtitan)."""
     casts_chunks: bool = True
     """True: a loss in chunks casts each of them to fp32 (torchtune); False: it stays as it is (LitGPT)."""
     default_loss: str = "fp32"

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from vramfit.block_style import BlockStyle
 from vramfit.result import Quantity
+from vramfit.units import MIB
 
 NO_MASTER = "none"
 
@@ -85,6 +86,10 @@ class Band:
         """Check the order."""
         assert 0 <= self.low_ratio <= self.expected_ratio <= self.high_ratio, "low, expected, high"
 
+
+KERNELS_AT_ONCE = 930 * MIB
+"""Kernels of torch 1.10 with CUDA 11.3: 1025 MiB on a V100, 844 on an A100, by the contexts that memory/runtime.py
+takes off what both were read at."""
 
 FSDP1_FRAGMENTATION = Band(
     low_ratio=0.1,
@@ -200,6 +205,8 @@ class Framework:
     set_to_none: bool = True
     """True: gradients are given back after the step; False: they are zeroed and stay."""
     fragmentation: Band
+    kernel_bytes: int | None = None
+    """Code of kernels that is loaded at once; None = lazily, as CUDA does from 11.7 on."""
     counts: Quantity = Quantity.ALLOCATED_PEAK
     """What the figure is that it prints."""
     not_counted: tuple[str, ...] = ()

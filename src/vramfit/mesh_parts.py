@@ -12,7 +12,8 @@ from vramfit.memory.model_states import Setting
 from vramfit.memory.unit import NOTHING
 from vramfit.result import WHILE_TRAINING, Breakdown, Counter, Item, Phase
 from vramfit.step import BlockStep, StepCost
-from vramfit.train import band_of, other_moments, process_items, standing_items, step_of
+from vramfit.train import band_of, other_moments, standing_items, step_of
+from vramfit.training_process import process_items
 from vramfit.training_walk import Point, Run, Walk, points, runs_of, waiting_bytes
 
 PASSES = (Phase.FORWARD, Phase.LOSS, Phase.BACKWARD)
@@ -155,7 +156,7 @@ def standing_in(setting: Setting) -> Standing:
 
 def process_in(setting: Setting, device: Device) -> Standing:
     """Return what the process of a rank takes."""
-    return _standing(tuple(process_items(setting.shard, device)))
+    return _standing(tuple(process_items(setting, device)))
 
 
 def _standing(items: tuple[Item, ...]) -> Standing:

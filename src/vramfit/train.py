@@ -21,11 +21,9 @@ from vramfit.memory.model_states import (
     step_temporaries,
     weights,
 )
-from vramfit.memory.runtime import runtime
 from vramfit.memory.unit import standing_buffers
 from vramfit.request import Plan
 from vramfit.result import (
-    ALWAYS,
     WHILE_TRAINING,
     Basis,
     Breakdown,
@@ -45,18 +43,17 @@ from vramfit.training_choices import Decided, decide
 from vramfit.training_model import as_trained
 from vramfit.training_objective import GENERATING, as_scored, objective_items, per_pass, while_generating
 from vramfit.training_plan import Cutting, check_plan, cutting, training_shards
+from vramfit.training_process import process_items
 from vramfit.training_reading import readings
 from vramfit.training_result import TrainingEstimate
 from vramfit.training_walk import Alive, Walk, runs_of
-from vramfit.units import ceil_div, count_of, format_bytes
+from vramfit.units import ceil_div, format_bytes
 
 PER_STEP = (Phase.ROLLOUT, Phase.FORWARD, Phase.LOSS, Phase.BACKWARD, Phase.OPTIMIZER, Phase.EVALUATION, Phase.SAVE)
 TAPE = "memory/tape: what autograd saves for each operator of each layer kind"
 LOW_PERCENT, HIGH_PERCENT = 85, 140
 """Band of what a step keeps and works with around the expected figure. Measured: what 45 of the 60 runs that print
 allocated or active bytes have beyond states and buffers; the others are looked at one by one (docs/accuracy.md)."""
-HIGH_BYTES = 2 * 10**9
-"""Of one communicator: a third of what NVIDIA/nccl#864 measured with three. [B]"""
 NOT_COUNTED = (
     "other processes and displays on the same device",
     "data loaders, and host memory other than offloaded states",
@@ -215,7 +212,7 @@ def count_rank(setting: Setting, device: Device | None) -> tuple[tuple[Item, ...
 
 def on_device(items: tuple[Item, ...], setting: Setting, device: Device | None) -> Breakdown:
     """Add what the process and the allocator take on a device to what was counted of a rank."""
-    items = (*items, *process_items(setting.shard, device))
+    items = (*items, *process_items(setting, device))
     items = while_generating((*items, _fragmentation(items, setting)), setting.training.objective)
     counted = Breakdown(rank=setting.shard.label, num_ranks=setting.shard.num_ranks, items=items)
     return replace(counted, readings=tuple(readings(counted, setting)))
@@ -317,25 +314,6 @@ def _named(alive: Alive, setting: Setting) -> Iterator[tuple[str, int, str, str]
     )  # fmt: skip
     for buffer in alive.buffers:
         yield buffer.name, buffer.bytes, buffer.formula, buffer.source
-
-
-def process_items(shard: Shard, device: Device | None) -> Iterator[Item]:
-    """Yield what the process takes beside the model, over the phases of training."""
-    for item in runtime(shard, device):
-        phases = WHILE_TRAINING if item.phases == ALWAYS else tuple(p for p in WHILE_TRAINING if p is not Phase.LOAD)
-        counted = item if item.name != "runtime/collectives" else _communicators(item, shard.num_groups)
-        yield replace(counted, phases=phases)
-
-
-def _communicators(one: Item, groups: int) -> Item:
-    """Return the buffers of one communicator for each process group. [B]
-
-    NVIDIA/nccl#864 has 1.6 GB for one and about 6 GB for three, which is our high figure.
-    """
-    return replace(
-        one, bytes=groups * one.bytes, low_bytes=groups * one.low_bytes, high_bytes=groups * HIGH_BYTES,
-        formula=f"NCCL buffers of {count_of(groups, 'communicator')}, each as the first that vLLM opens",
-    )  # fmt: skip
 
 
 def _fragmentation(items: tuple[Item, ...], setting: Setting) -> Item:

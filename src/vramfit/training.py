@@ -20,6 +20,9 @@ IMPLEMENTATIONS = ("foreach", "fused", "for-loop")
 RECOMPUTES = ("none", "full", "selective", "offload")
 TRAINING_ATTENTIONS = ("flash", "sdpa", "efficient", "cudnn", "flex", "eager")
 LOSSES = ("plain", "fp32", "chunked", "fused", "fused-linear")
+OWN_LOSSES = frozenset({"qwen"})
+"""Families whose own code shifts a copy of the logits and takes the loss of them in their own format.
+Source: Qwen/Qwen-7B:modeling_qwen.py, QWenLMHeadModel.forward."""
 OFFLOAD_TARGETS = ("cpu", "nvme")
 
 

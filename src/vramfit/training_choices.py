@@ -13,7 +13,7 @@ from vramfit.names import nearest
 from vramfit.request import Plan
 from vramfit.result import Choice
 from vramfit.spec import ModelSpec
-from vramfit.training import AdapterAsked, BucketsAsked, OffloadAsked, Training
+from vramfit.training import OWN_LOSSES, AdapterAsked, BucketsAsked, OffloadAsked, Training
 from vramfit.training_plan import sharding_of
 
 LONGEST_DEFAULT_TOKENS = 4096
@@ -58,7 +58,7 @@ def decide(model: ModelSpec, training: Training, plan: Plan) -> Decided:
     _contradictions(training)
     sharding = sharding_of(framework, plan)
     recipe = _recipe(training, framework, sharding)
-    defaults = {**_from_framework(training, framework, recipe, plan), **_sizes(model)}
+    defaults = {**_from_framework(training, framework, recipe, plan), **_of_model(model)}
     filled, opened = _fill(training, defaults)
     choices.extend(opened)
     filled, opened = _follow(filled, sharding)
@@ -188,6 +188,12 @@ def _from_framework(training: Training, framework: Framework, recipe: Recipe, pl
     if training.method == "gptq-lora":
         defaults["base_format"] = (GPTQ_BASE, "what gptq-lora means")
     return defaults
+
+
+def _of_model(model: ModelSpec) -> dict[str, tuple[Any, str]]:
+    """Return what the model decides: how long its sequences are, and its loss where its own code takes it."""
+    own: dict[str, tuple[Any, str]] = {"loss": ("plain", f"{model.family}'s own code takes it of 16-bit logits")}
+    return {**_sizes(model), **(own if model.family in OWN_LOSSES else {})}
 
 
 def _sizes(model: ModelSpec) -> dict[str, tuple[Any, str]]:

@@ -23,6 +23,7 @@ def test_every_profile_bears_its_name_and_can_be_trained_with_as_it_stands(name:
 @pytest.mark.parametrize(
     ("name", "version", "implementation"),
     [
+        ("transformers", "4.17", "for-loop"),
         ("transformers", "4.49.0", "foreach"),
         ("transformers", "4.55.1", "fused"),
         ("torchtune", "0.2.0", "foreach"),

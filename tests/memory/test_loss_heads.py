@@ -14,6 +14,7 @@ from vramfit.readers.hf_config import read_config
 from vramfit.request import Plan
 from vramfit.step import BlockStep
 from vramfit.training import Training
+from vramfit.training_choices import decide
 
 VOCABULARY, TOKENS = 1_000_000, 64
 """A vocabulary so large that all but logits is small."""
@@ -46,6 +47,8 @@ def per_logit(size: int) -> float:
         (BlockStyle(returns_fp32=True), "fp32", 8, 16),
         # fp32 logits 4, their copy 4, log-probabilities 4
         (BlockStyle(returns_fp32=True, shifts_logits=True, holds_logits=False), "fp32", 12, 12),
+        # torchtitan's compiled loss: logits 2, then their gradient 2 beside them
+        (BlockStyle(compiles_loss=True, holds_logits=False), "fused", 2, 4),
         # Megatron: logits 2 and their fp32 copy, in which all is done; then its cast to 16 bit
         (BlockStyle(loss_in_place=True, holds_logits=False), "fp32", 6, 6),
         (BlockStyle(loss_in_place=True, holds_logits=False), "fused", 6, 6),
@@ -87,3 +90,18 @@ def test_a_divided_loss_takes_two_more_copies_of_the_rank_s_logits() -> None:
 
 def _fields(style: BlockStyle) -> dict[str, Any]:
     return {name: getattr(style, name) for name in style.__slots__}
+
+
+def test_the_loss_of_a_family_s_own_code_is_of_a_shifted_copy_in_16_bit() -> None:
+    """Qwen's first models: logits 2, their copy 2, log-probabilities 2; backward: those 2 and two gradients of 2."""
+    config = {
+        "model_type": "qwen", "hidden_size": 64, "num_attention_heads": 4, "kv_channels": 16, "no_bias": True,
+        "intermediate_size": 256, "num_hidden_layers": 1, "vocab_size": VOCABULARY, "tie_word_embeddings": False,
+    }  # fmt: skip
+    training = Training(framework="transformers", sequence_tokens=TOKENS, precision="bf16")
+    found = decide(read_config(config, "qwen"), training, Plan())
+    assert found.training.loss == "plain"
+    (shard,) = shards(read_config(config, "qwen"), Plan())
+    end = step_cost(shard, found.training, BlockStyle(holds_logits=False, fused_weight_gradients=True)).head
+    assert end is not None
+    assert (6, 6) == (round(per_logit(end.forward_bytes)), round(per_logit(end.backward_bytes)))

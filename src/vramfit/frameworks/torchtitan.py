@@ -54,14 +54,22 @@ PROFILES = (
         optimizer_implementation="foreach",
         style=replace(STYLE, returns_fp32=True, holds_logits=True),
     ),
-    replace(FIRST, version="0.0.2", month="2024-06", checked="torchtitan of 2024-06 to 2025-09"),
+    replace(FIRST, version="0.0.2", month="2024-06", checked="torchtitan of 2024-06 to 2025-01"),
+    replace(
+        FIRST,
+        version="0.1",
+        month="2025-02",
+        checked="torchtitan of 2025-02 to 2025-09",
+        style=replace(STYLE, compiles_loss=True),
+    ),
     replace(
         FIRST,
         version="0.2",
         month="2025-10",
         checked="torchtitan 0.2.0",
-        style=replace(STYLE, fused_norm=True),
+        style=replace(STYLE, compiles_loss=True, fused_norm=True),
     ),
 )
-"""2024-03: train.py names foreach=True. 0.2 runs on torch 2.8 and later, where nn.RMSNorm is one kernel that keeps its
-input and a statistic."""
+"""2024-03: train.py names foreach=True. 0.1: torchtitan/components/loss.py compiles the loss with the model, and alone
+where compile.components names it (the recipes of deepseek_v3 of 2025-08). 0.2 runs on torch 2.8 and later, where
+nn.RMSNorm is one kernel that keeps its input and a statistic."""

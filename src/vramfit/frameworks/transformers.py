@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramfit.block_style import BlockStyle
-from vramfit.framework import Band, Framework, Sharding
+from vramfit.framework import KERNELS_AT_ONCE, Band, Framework, Sharding
 from vramfit.frameworks.pytorch import FP32, mixed, pure
 from vramfit.result import Quantity
 
@@ -54,8 +54,18 @@ FIRST = Framework(
 )
 """``max_grad_norm`` is 1.0; the optimizer is torch's AdamW, which takes its foreach path on CUDA."""
 
-PROFILES = (
+BEFORE_TORCH_2 = replace(
     FIRST,
+    checked="transformers 4.17",
+    optimizer_implementation="for-loop",
+    set_to_none=False,
+    kernel_bytes=KERNELS_AT_ONCE,
+)
+"""``optim`` is ``adamw_hf``, one tensor at a time; torch 1 zeroes gradients and leaves them allocated."""
+
+PROFILES = (
+    BEFORE_TORCH_2,
+    replace(FIRST, version="4.28", month="2023-03"),
     replace(FIRST, version="4.45", month="2024-09", style=STYLE),
     replace(FIRST, version="4.55", month="2025-08", style=STYLE, optimizer_implementation="fused"),
     replace(

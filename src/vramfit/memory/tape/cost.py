@@ -22,7 +22,7 @@ from vramfit.memory.tape.writer import Writer
 from vramfit.shard import Shard
 from vramfit.spec import Layer, ModelSpec, Tensor
 from vramfit.step import BlockStep, StepCost
-from vramfit.training import Training
+from vramfit.training import OWN_LOSSES, Training
 from vramfit.units import ceil_div
 
 MEMO = 4096
@@ -238,6 +238,7 @@ def _head_of(model: ModelSpec, training: Training, style: BlockStyle) -> Head:
         transformed=not model.generates and any(t.role is Role.LINEAR for t in model.head),
         capped=model.family in CAPPED_LOGITS,
         matrix=projection(matrices),
+        shifts=model.family in OWN_LOSSES,
     )
 
 

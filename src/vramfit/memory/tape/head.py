@@ -81,6 +81,8 @@ def _classifier(w: Writer, box: list[Value], head: Head) -> Value:
 def _loss(w: Writer, logits: Value, head: Head) -> Value:
     """Write the loss of all logits at once."""
     t = w.t
+    if w.style.compiles_loss and (w.flow.compiled or head.loss == "fused"):
+        return _compiled(t, logits, w.flow.tokens)
     if head.loss == "fused" and w.style.fused_loss_overwrites:
         return _overwriting(t, logits, w.flow.tokens)
     if head.loss == "fused" or w.style.loss_in_place:
@@ -92,6 +94,11 @@ def _loss(w: Writer, logits: Value, head: Head) -> Value:
     if w.style.divided_loss and w.flow.share > 1:
         return _divided(t, logits, w.flow.tokens)
     return _entropy(t, logits, w.flow.tokens)
+
+
+def _compiled(t: Tape, logits: Value, rows: int) -> Value:
+    """Write cross entropy as one compiled kernel each way, which keeps the logits as they are and two numbers a row."""
+    return op.fused(t, (logits,), t.new(1, FP32), (logits, t.new(2 * rows, FP32)))
 
 
 def _entropy(t: Tape, logits: Value, rows: int) -> Value:
@@ -192,13 +199,13 @@ def _chunked(w: Writer, x: Value, head: Head, held: list[Value]) -> Value:
 
 
 def _of_chunk(w: Writer, logits: Value, rows: int) -> Value:
-    """Write cross entropy of one chunk; compiled, it is one kernel each way that keeps the logits as they are.
+    """Write cross entropy of one chunk.
 
     Source: pytorch/torchtune:torchtune/training/_compile.py, compile_loss.
     """
     t = w.t
     if w.flow.compiled:
-        return op.fused(t, (logits,), t.new(1, FP32), (logits, t.new(2 * rows, FP32)))
+        return _compiled(t, logits, rows)
     return _entropy(t, op.cast(t, logits, FP32 if w.style.casts_chunks else w.flow.each), rows)
 
 
