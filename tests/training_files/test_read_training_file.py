@@ -340,6 +340,8 @@ def test_a_key_that_no_version_has_is_named(text: str, key: str, why: str) -> No
         (ACCELERATE, "fsdp_config.fsdp_min_num_params"),
         (AXOLOTL, "lora_mlp_kernel"),
         (LLAMA_FACTORY, "deepspeed"),
+        (ACCELERATE + "  fsdp_version: 1\n", "fsdp_config.fsdp_version"),
+        (AXOLOTL + "fsdp_version: 1\n", "fsdp_version"),
     ],
 )
 def test_what_touches_memory_and_is_not_counted_is_said(text: str, key: str) -> None:

@@ -179,7 +179,15 @@ def _both_lengths(name: str, value: object, given: Mapping[str, Any]) -> Found:
     return (("workload.sequence_tokens", prompt + completion),)
 
 
+def fsdp_version(name: str, value: object, _: Mapping[str, Any]) -> Found:
+    """Read which FSDP it is; the profile of the framework decides what is counted."""
+    if count(name, value) == 1:
+        return NotModelled(why="FSDP1: units and their buffers are counted as the framework's own version has them")
+    return ()
+
+
 FSDP_CONFIG: Mapping[str, Reader] = {
+    "version": fsdp_version,
     "reshard_after_forward": reshard,
     "sharding_strategy": reshard,
     "offload_params": when(ALL_OFFLOADED),
