@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from vramfit.block_style import BlockStyle
+from vramfit.errors import UnsupportedModelError
 from vramfit.formats import Role
 from vramfit.layer_kind import Experts
 from vramfit.memory.tape.again import again
@@ -37,7 +38,11 @@ def step_cost(shard: Shard, training: Training, style: BlockStyle, *, worst_rout
         training: the workload; what it leaves open is filled by ``style``.
         style: how the framework writes its blocks.
         worst_routing: whether all tokens go to the experts of this rank; False: routers are even.
+
+    Raises:
+        UnsupportedModelError: a model that is no stack of blocks over tokens.
     """
+    _check_tokens(shard)
     if training.compile:
         style = _compiled(style)
     model, flow = shard.model, _flow(shard, training, style)
@@ -66,6 +71,16 @@ def step_cost(shard: Shard, training: Training, style: BlockStyle, *, worst_rout
         head=None if head is None else _step("head", head, keeps_output=False),
         held_bytes=held,
     )
+
+
+def _check_tokens(shard: Shard) -> None:
+    model = shard.model
+    mixes = any(layer.mixers or layer.feed_forward for layer, _ in model.groups)
+    reads = not shard.first or any(t.role is Role.EMBEDDING for t in model.embeddings)
+    if not (mixes and reads):
+        raise UnsupportedModelError(
+            f"{model.name} ({model.family}): expected blocks that read tokens; `vramfit trace` runs any module"
+        )
 
 
 def _walked_blocks(model: ModelSpec, training: Training, flow: Flow, style: BlockStyle) -> list[tuple[Walked, int]]:
