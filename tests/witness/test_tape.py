@@ -57,6 +57,13 @@ MODELS: dict[str, tuple[str, dict[str, Any], float]] = {
     "starcoder2": ("Starcoder2Config", without("head_dim", eos_token_id=0, bos_token_id=0), 0.003),
     "nemotron": ("NemotronConfig", small(), 0.01),
     "gpt_neox": ("GPTNeoXConfig", without("head_dim", "num_key_value_heads"), 0.01),
+    "cohere": ("CohereConfig", without("head_dim", eos_token_id=0, bos_token_id=0, pad_token_id=0), 0),
+    "olmo2": ("Olmo2Config", without("head_dim", eos_token_id=0), 0.06),
+    "qwen3_moe": (
+        "Qwen3MoeConfig",
+        small(num_experts=8, num_experts_per_tok=2, moe_intermediate_size=128),
+        0.015,
+    ),
     "mixtral": ("MixtralConfig", small(num_local_experts=4), 0.01),
     "deepseek_v3": ("DeepseekV3Config", without("head_dim", **LATENT), 0.04),
 }

@@ -25,6 +25,8 @@ def experts(w: Writer, x: Value, hidden: int, facts: Experts, form: BlockForm) -
     """
     t = w.t
     weights = _router(w, x, hidden, facts, wide=form.wide_router or w.style.fp32_router)
+    if form.narrow_weights:
+        weights = op.cast(t, weights, x.each)
     routed = _routed(w, x, weights, hidden, facts, form)
     del weights
     if not facts.shared_intermediate_size:

@@ -52,7 +52,7 @@ SCALED_AFTER = frozenset({
     "vaultgemma", "t5gemma", "glm4_gemma",
 })  # fmt: skip
 """Families that multiply by the norm's weight in fp32, before the cast."""
-WIDE_PRODUCT = frozenset({"olmo2", "olmo3", "flex_olmo", "gpt_oss", "cohere", "cohere2"})
+WIDE_PRODUCT = frozenset({"olmo2", "olmo3", "flex_olmo", "gpt_oss"})
 """Families that multiply the fp32 norm by the weight as it is, and cast afterwards."""
 MIXED_NORM = frozenset({"t5", "mt5", "umt5", "longt5", "switch_transformers"})
 """Families that scale the norm's input as it came by an fp32 scale."""
@@ -69,6 +69,10 @@ WIDE_ROUTER = frozenset({
     "minimax_m2",
 })  # fmt: skip
 """Families whose router multiplies in fp32, with a copy of its input."""
+NARROW_WEIGHTS = frozenset({
+    "qwen2_moe", "qwen3_moe", "qwen3_next", "qwen3_5_moe", "qwen3_vl_moe", "olmoe", "flex_olmo", "minimax",
+})  # fmt: skip
+"""Families that cast the router's weights to the format of its logits."""
 WITHOUT_ROTARY = frozenset({
     "gpt2", "opt", "bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "albert", "mpnet", "t5",
     "mt5", "bloom", "mpt", "gpt_bigcode", "bart", "mbart", "pegasus", "marian", "whisper", "deberta", "deberta-v2",
@@ -103,6 +107,8 @@ class BlockForm:
     """Queries are put together of a turned and an unturned part."""
     wide_rotary: bool = False
     """Queries and keys are turned in fp32."""
+    narrow_weights: bool = False
+    """The router's weights are cast to the format of the tokens."""
     wide_router: bool = False
     """The router multiplies in fp32."""
     whole_query_norms: bool = False
@@ -131,6 +137,7 @@ def form_of(layer: Layer, family: str) -> BlockForm:
         narrow_softmax=family in NARROW_SOFTMAX,
         joined_queries=family in JOINED_QUERIES,
         wide_rotary=family in WIDE_ROTARY,
+        narrow_weights=family in NARROW_WEIGHTS,
         wide_router=family in WIDE_ROUTER,
         whole_query_norms=family in {"olmo2", "olmo3", "flex_olmo", "minimax_m2"},
         query_norms=bool(names & set(QUERY_NORMS)),
@@ -149,6 +156,8 @@ def norm_of(family: str, *, with_bias: bool) -> Norm:
         return Norm.COPIED
     if family in WIDE_PRODUCT:
         return Norm.WIDE
+    if family in {"cohere", "cohere2"}:
+        return Norm.WRITTEN_OUT
     return Norm.MIXED if family in MIXED_NORM else Norm.NARROW
 
 

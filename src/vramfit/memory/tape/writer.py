@@ -25,6 +25,7 @@ class Norm(StrEnum):
     NARROW = "narrow"  # RMSNorm in fp32, cast back before the product with its weight: Llama
     COPIED = "copied"  # the product is in fp32 too, with a copy of the weight: Gemma
     WIDE = "wide"  # the product is in fp32, with the weight as it is: OLMo 2
+    WRITTEN_OUT = "written out"  # LayerNorm without bias, step by step in fp32: Cohere
     MIXED = "mixed"  # the input is scaled as it came, by an fp32 scale: T5
 
 
@@ -153,6 +154,8 @@ class Writer:
         if kind is Norm.COPIED or self.style.wide_norm:
             weight = op.scale(t, op.cast(t, self.vector(width), FP32))
             return op.cast(t, op.multiply(t, self._normed(x, rows), weight), given)
+        if kind is Norm.WRITTEN_OUT:
+            return op.cast(t, op.multiply(t, op.cast(t, self.vector(width), FP32), self._centred(x, rows)), given)
         if kind is Norm.WIDE:
             return op.cast(t, op.multiply(t, self.vector(width), self._normed(x, rows)), given)
         x = self._normed(x, rows, mixed=kind is Norm.MIXED)
@@ -167,6 +170,13 @@ class Writer:
             del wide
             return op.multiply(t, x, scale)
         return op.multiply(t, wide, scale)
+
+    def _centred(self, x: Value, rows: int) -> Value:
+        """Divide what lies off the mean by its deviation; the difference is made twice."""
+        t = self.t
+        wide = op.cast(t, x, FP32)
+        variance = op.mean(t, op.square(t, op.scale(t, wide)), rows)
+        return op.multiply(t, op.scale(t, wide), op.of_output(t, op.scale(t, variance)))
 
     def _one_kernel(self, x: Value, width: int, rows: int, *, with_mean: bool) -> Value:
         if self.style.autocast:
