@@ -170,6 +170,7 @@ def test_a_command_line_may_stand_there_itself(
 ) -> None:
     """In quotes, or on standard input."""
     command = f"swift sft --model {MODEL} --lora_rank 4 --max_length 128 --torch_dtype bfloat16"
+    command += f" --output_dir {'x' * 500}"  # longer than a file's name may be
     found = run_json(capsys, "train", "--from", command)
     assert ("ms-swift", 4) == (
         found["request"]["workload"]["framework"], found["request"]["workload"]["adapter"]["rank"],

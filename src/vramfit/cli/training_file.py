@@ -29,13 +29,21 @@ def load(named: str) -> TrainingFile:
     path = Path(named)
     if named == "-":
         where, found = "standard input", parse_document(sys.stdin.buffer.read(LIMIT_BYTES + 1), "standard input")
-    elif " " in named.strip() and not path.exists():
+    elif " " in named.strip() and not _is_there(path):
         where, found = "--from", named
     else:
         where, found = path.name, load_document(path)
     if isinstance(found, str):
         return read(Document(where=where, text=found))
     return read(Document(where=where, values=found))
+
+
+def _is_there(path: Path) -> bool:
+    """Say whether there is such a file; a command line may be longer than any path."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def understood(files: tuple[TrainingFile, ...], combined: Combined) -> tuple[Section, ...]:
