@@ -97,10 +97,9 @@ def tokens_of(step: Step, states: States) -> Tokens:
     runs = tuple(Run(block=block, times=times, unit=NOTHING, loss=loss) for block, (times, loss) in _blocks(step))
     walk = Walk(setting=step.setting, runs=runs, held_bytes=step.cost.held_bytes)
     rows: dict[Phase, list[Sums]] = {}
-    kept: dict[tuple[int, ...], Sums] = {}
-    for point in _points(step.structure, states.moves):
-        if point.counts not in kept:
-            kept[point.counts] = _figures(walk.kept(point.counts))
+    found = _points(step.structure, states.moves)
+    kept = {counts: _figures(parts) for counts, parts in walk.kept(found).items()}
+    for point in found:
         expected, high = _plus(
             kept[point.counts], _figures((walk.working(point, passes=states.passes), *walk.held(point)))
         )

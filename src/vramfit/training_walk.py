@@ -6,7 +6,7 @@ their first and their last, so both ends of it are the only moments that can be 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from vramfit.framework import Sharding
@@ -194,25 +194,37 @@ class Walk:
         waiting = waiting_bytes(self.kept_by_all, shard.in_flight, shard.pieces)
         return (("waiting_micro_batches", waiting),) if waiting else ()
 
-    def kept(self, counts: tuple[int, ...]) -> tuple[tuple[str, int], ...]:
-        """Activations of this micro-batch kept by so many blocks of each run, by module. [B]"""
+    def kept(self, found: Iterable[Point]) -> dict[tuple[int, ...], tuple[tuple[str, int], ...]]:
+        """Activations of this micro-batch kept at each point, by module; points are in order of time. [B]
+
+        count * size, summed over runs; counts that come again are those of the way back.
+        """
         sums: dict[str, int] = {}
-        for run, count in zip(self.runs, counts, strict=True):
-            if count:
-                for name, size in run.block.kept:
-                    sums[name] = sums.get(name, 0) + count * size
-        return tuple(sums.items())
+        before = (0,) * len(self.runs)
+        along: dict[tuple[int, ...], tuple[tuple[str, int], ...]] = {}
+        for point in found:
+            if point.counts in along:
+                continue
+            for run, count, old in zip(self.runs, point.counts, before, strict=True):
+                if count != old:
+                    for name, size in run.block.kept:
+                        sums[name] = sums.get(name, 0) + (count - old) * size
+            before = point.counts
+            along[before] = tuple(sums.items())
+        return along
 
     def moments(self) -> Iterator[Alive]:
         """Yield the moments of forward, loss and backward, in order of time."""
         waiting, passes = self.waiting(), self.passes
-        for point in points(self.runs):
+        found = points(self.runs)
+        kept = self.kept(found)
+        for point in found:
             run = self.runs[point.run]
             gradients, buffers = self.states(point)
             yield Alive(
                 phase=point.phase(run),
                 label=point.label(run),
-                kept=(*waiting, *self.kept(point.counts), *self.held(point)),
+                kept=(*waiting, *kept[point.counts], *self.held(point)),
                 working=self.working(point, passes=passes),
                 gradients=gradients,
                 buffers=buffers,

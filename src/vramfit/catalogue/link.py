@@ -44,7 +44,7 @@ LINKS = {
     "gb200": _row(900, 50, 2500, _NVL72, node=72),
     "gb300": _row(900, 100, 2500, f"{_NVL72}; GB300: 800 Gbit/s a GPU", node=72),
     "v100-sxm": _row(
-        150, 12, 125, "NVIDIA V100 data sheet (125 TFLOPS fp16, NVLink 300 GB/s both ways); DGX-1: 100 Gbit/s"
+        150, 6, 125, "NVIDIA V100 data sheet (125 TFLOPS fp16, NVLink 300 GB/s both ways); DGX-1: 50 Gbit/s a GPU"
     ),
     "mi300x": _row(448, 50, 1307, _CDNA3),
     "mi325x": _row(448, 50, 1307, _CDNA3),
