@@ -318,3 +318,33 @@ def test_offloaded_checkpoints_wait_on_the_host() -> None:
     (size,) = (i.bytes for i in found.hosts[0] if i.name == "host/activations")
     one = 2048 * 4096 * 2
     assert 31 * one <= size <= 33 * one
+
+
+def test_bf16_gradients_stay_beside_their_fp32_sum() -> None:
+    """DeepSpeed's BF16_Optimizer: six bytes a parameter stay, whatever ZeRO 1 divides; nothing is cast for the step."""
+    asked = Training(framework="deepspeed", sequence_tokens=512, gradient_format="fp32", precision="bf16-mixed")
+    rank = llama(asked, Plan(dp_shard=8, zero_stage=1)).breakdowns[0]
+    assert 6 * PARAMETERS == states(rank, "gradients")
+    assert not [i.name for i in rank.items if i.name in {"optimizer/step_temporaries", "buffers/reduce_bucket"}]
+
+
+def test_megatron_s_groups_of_all_ranks() -> None:
+    """Data, tensor, pipeline, all ranks and a copy of the model; one more for first and last stage of a tied one."""
+    plan = Plan(dp_replicate=2, tp=2, pp=2)
+    asked = Training(framework="megatron-lm", sequence_tokens=512)
+    for name, groups in ((LLAMA, 5), ("meta-llama/Llama-3.2-1B", 6)):
+        rank = estimate_training(read_model(name), asked, plan).breakdowns[0]
+        (item,) = (i for i in rank.items if i.name == "runtime/collectives")
+        assert groups * GIB == item.bytes
+
+
+def test_deepspeed_s_pipeline_holds_what_it_sent() -> None:
+    """Of every forward pass that waits the output too, divided by tensor-parallel ranks."""
+    asked = Training(framework="deepspeed", sequence_tokens=512, recompute="full", gradient_accumulation_steps=8)
+    waiting = {}
+    for pp in (2, 4):
+        rank = llama(asked, Plan(pp=pp, zero_stage=1, micro_batches=8)).breakdowns[0]
+        (waiting[pp],) = (i.bytes for i in rank.items if i.name == "activations/waiting_micro_batches")
+    hidden, batch, tables = 512 * 4096 * 2, 2 * 512 * 8, 2 * 512 * 128 * 2
+    assert hidden * (16 + 1) + batch + tables == waiting[2]
+    assert 3 * (hidden * (8 + 1) + batch + tables) == waiting[4]

@@ -106,6 +106,13 @@ FSDP2_FRAGMENTATION = Band(
     "what is not loaded first; a step of three more, replayed through a simulated allocator: 0.2 to 0.3",
 )
 """Reserved over active memory where units are gathered and given back all the time."""
+ZERO_FRAGMENTATION = Band(
+    low_ratio=0.0,
+    expected_ratio=0.1,
+    high_ratio=0.4,
+    source="buffers of fixed size are taken once; steps replayed through a simulated allocator have 0 to 0.36",
+)
+"""Where DeepSpeed divides states, whichever framework hands over to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,9 +220,13 @@ class Framework:
     """What it may also allocate and is left out, with the reason."""
 
     def fragmented_by(self, sharding: Sharding) -> Band:
-        """Return the band of this framework, or of FSDP where units are gathered and given back all the time."""
-        of_fsdp = {Sharding.FSDP1: FSDP1_FRAGMENTATION, Sharding.FSDP2: FSDP2_FRAGMENTATION}
-        return of_fsdp.get(sharding, self.fragmentation)
+        """Return the band of how states are divided: FSDP's, DeepSpeed's, or of this framework alone."""
+        divided = {
+            Sharding.FSDP1: FSDP1_FRAGMENTATION,
+            Sharding.FSDP2: FSDP2_FRAGMENTATION,
+            Sharding.ZERO: ZERO_FRAGMENTATION,
+        }
+        return divided.get(sharding, self.fragmentation)
 
     def recipe(self, precision: str) -> Recipe | None:
         """Return the formats of a precision word; None = this framework has no such recipe."""

@@ -29,6 +29,8 @@ class Cutting:
     expert_state_ranks: int
     zero_stage: int
     choices: tuple[Choice, ...]
+    whole_groups: bool = False
+    """Whether ranks also talk in one group of all, and in one of the copy of the model that they make up (Megatron)."""
 
 
 def sharding_of(framework: Framework, plan: Plan) -> Sharding:
@@ -86,6 +88,7 @@ def cutting(framework: Framework, plan: Plan, steps: int) -> Cutting:
         expert_state_ranks=_expert_ranks(filled, data),
         zero_stage=stage,
         choices=choices,
+        whole_groups=framework.sharding is Sharding.MEGATRON,
     )
 
 
@@ -198,9 +201,7 @@ def shard_of(stage: Stage, cut: Cutting, *, vocab_size: int, flight: int, label:
         last=stage.last,
         vocab_size=vocab_size,
         num_peers=plan.num_devices - 1,
-        num_groups=sum(
-            degree > 1 for degree in (plan.dp_replicate * plan.dp_shard, plan.tp, plan.pp, plan.cp, plan.ep)
-        ),
+        num_groups=_groups(cut, tied=stage.model.tied),
         tensor_ranks=plan.tp,
         sequence_parallel=bool(plan.sequence_parallel) and plan.tp > 1,
         sequence_ranks=plan.cp,
@@ -212,6 +213,20 @@ def shard_of(stage: Stage, cut: Cutting, *, vocab_size: int, flight: int, label:
         in_flight=flight,
         pieces=plan.virtual_stages or 1,
     )
+
+
+def _groups(cut: Cutting, *, tied: bool) -> int:
+    """Return the process groups that a rank exchanges data in, each with a communicator of its own.
+
+    One for every degree; Megatron's start time and barriers go through the group of all ranks, its norm of gradients
+    through all ranks of one copy of the model, and a tied embedding through first and last stage
+    (NVIDIA/Megatron-LM:megatron/core/parallel_state.py, megatron/training/training.py, core/optimizer/clip_grads.py).
+    """
+    plan = cut.plan
+    degrees = sum(degree > 1 for degree in (plan.dp_replicate * plan.dp_shard, plan.tp, plan.pp, plan.cp, plan.ep))
+    if not cut.whole_groups:
+        return degrees
+    return degrees + 1 + (plan.tp * plan.pp > 1) + (tied and plan.pp > 1)
 
 
 def _label(stage: int, plan: Plan) -> str:

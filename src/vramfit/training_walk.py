@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from vramfit.framework import Sharding
-from vramfit.memory.model_states import Setting
+from vramfit.memory.model_states import Setting, adds_beside
 from vramfit.memory.unit import (
     FSDP,
     NOTHING,
@@ -134,8 +134,15 @@ class Walk:
 
     @property
     def kept_by_all(self) -> int:
-        """Activations of one micro-batch on all blocks of this rank; the loss goes back at once. [B]"""
-        return sum(run.times * run.block.kept_bytes for run in self.runs if not run.loss)
+        """Activations of one micro-batch on all blocks of this rank; the loss goes back at once. [B]
+
+        DeepSpeed keeps what a stage sent, divided by tensor-parallel ranks (deepspeed/runtime/pipe/engine.py,
+        _exec_send_activations); Megatron gives it back (pipeline_parallel/schedules.py, deallocate_output_tensor).
+        """
+        shard, blocks = self.setting.shard, [run for run in self.runs if not run.loss]
+        sends = self.setting.sharding is Sharding.ZERO and not shard.last and blocks
+        sent = blocks[-1].block.output_bytes // shard.tensor_ranks if sends else 0
+        return sent + sum(run.times * run.block.kept_bytes for run in blocks)
 
     @property
     def passes(self) -> bool:
@@ -150,7 +157,7 @@ class Walk:
         steps = setting.training.gradient_accumulation_steps or 1
         shard = setting.shard
         buffers = setting.sharding is Sharding.MEGATRON
-        zero = setting.sharding is Sharding.ZERO and shard.zero_stage >= 3
+        zero = setting.sharding is Sharding.ZERO and (shard.zero_stage >= 3 or adds_beside(setting))
         return not setting.training.optimizer_in_backward and (
             steps > 1 or shard.in_flight > 1 or self.unsynced or buffers or zero or not setting.framework.set_to_none
         )
@@ -160,7 +167,7 @@ class Walk:
         """Gradients that are there while nothing is being learnt: zeroed, or in a framework's buffer. [B]"""
         setting = self.setting
         buffers = setting.sharding is Sharding.MEGATRON
-        zero = setting.sharding is Sharding.ZERO and setting.shard.zero_stage >= 3
+        zero = setting.sharding is Sharding.ZERO and (setting.shard.zero_stage >= 3 or adds_beside(setting))
         return self.all_gradients if buffers or zero or not setting.framework.set_to_none else 0
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vramfit.framework import Band, Buckets, Framework, Recipe, Sharding
+from vramfit.framework import ZERO_FRAGMENTATION, Buckets, Framework, Recipe, Sharding
 from vramfit.frameworks.pytorch import FP32
 from vramfit.result import Quantity
 
@@ -21,13 +21,6 @@ def mastered(precision: str, word: str) -> Recipe:
         reduce_format=word,
     )
 
-
-FRAGMENTATION = Band(
-    low_ratio=0.0,
-    expected_ratio=0.1,
-    high_ratio=0.4,
-    source="buffers of fixed size are taken once; steps replayed through a simulated allocator have 0 to 0.36",
-)
 
 FIRST = Framework(
     name="deepspeed",
@@ -48,7 +41,7 @@ FIRST = Framework(
     zero_stage=2,
     buckets=Buckets(overlap=False),
     clips_gradients=True,
-    fragmentation=FRAGMENTATION,
+    fragmentation=ZERO_FRAGMENTATION,
     counts=Quantity.ALLOCATED_PEAK,
 )
 """deepspeedai/DeepSpeed@v0.16.4:deepspeed/runtime/zero/config.py (bucket sizes 5e8, prefetch 5e7, persistence 1e5,

@@ -117,6 +117,23 @@ def gradient_format(held: Held, setting: Setting) -> str:
     return held.format.name if _has_own(held, setting) else setting.recipe.gradient_format
 
 
+def adds_beside(setting: Setting) -> bool:
+    """Whether DeepSpeed adds bf16 gradients to an fp32 buffer: both are whole and stay, and none is cast for the step.
+
+    Source: deepspeedai/DeepSpeed:deepspeed/runtime/bf16_optimizer.py (fp32_groups_gradients_flat; update_hp_grads
+    leaves the 16-bit ones), which engine.py takes for bf16 with fp32 gradients and ZeRO 0 or 1.
+    """
+    recipe = setting.recipe
+    wider = recipe.parameter_format == "bf16" and recipe.gradient_format == "fp32" and recipe.master_format != NO_MASTER
+    return setting.sharding is Sharding.ZERO and setting.shard.zero_stage <= 1 and wider
+
+
+def kept_gradient(held: Held, setting: Setting) -> int:
+    """Bytes of the gradients of a kind of tensor as they are kept until the step. [B]"""
+    kept = trained_bytes(held, setting, gradient_format(held, setting), gradient_ranks(setting, held))
+    return kept + (trained_bytes(held, setting, setting.recipe.parameter_format, 1) if adds_beside(setting) else 0)
+
+
 def _has_own(held: Held, setting: Setting) -> bool:
     """Whether a weight is in another format than the model's: an fp32 adapter on a 16-bit base."""
     plain = setting.recipe.master_format == NO_MASTER
@@ -125,10 +142,7 @@ def _has_own(held: Held, setting: Setting) -> bool:
 
 def gradient_bytes(setting: Setting) -> int:
     """Bytes of all gradients of a rank as they are kept until the step. [B]"""
-    return sum(
-        trained_bytes(held, setting, gradient_format(held, setting), gradient_ranks(setting, held))
-        for held in setting.held
-    )
+    return sum(kept_gradient(held, setting) for held in setting.held)
 
 
 def master_weights(setting: Setting) -> Iterable[Item]:
@@ -290,7 +304,7 @@ def _cast_gradients(setting: Setting, trained: list[Held]) -> tuple[int, str]:
     Source: deepspeedai/DeepSpeed:deepspeed/runtime/zero/stage_1_and_2.py, step (single_grad_partition);
     stage3.py, _prepare_sub_group, one group of 1e9 elements at a time.
     """
-    if setting.sharding is not Sharding.ZERO or setting.recipe.master_format == NO_MASTER:
+    if setting.sharding is not Sharding.ZERO or setting.recipe.master_format == NO_MASTER or adds_beside(setting):
         return 0, ""
     share = sum(trained_bytes(h, setting, "fp32", h.ranks) for h in trained)
     if setting.shard.zero_stage >= 3:

@@ -13,8 +13,9 @@ from vramfit.framework import Sharding
 from vramfit.memory.held import Held, held_of
 from vramfit.memory.model_states import (
     Setting,
+    adds_beside,
     gradient_format,
-    gradient_ranks,
+    kept_gradient,
     trained_bytes,
     weight_ranks,
 )
@@ -54,9 +55,7 @@ def unit_of(tensors: Iterable[Tensor], setting: Setting) -> Unit:
     travels = setting.sharding in FSDP and setting.shard.state_ranks > 1
     return Unit(
         whole_bytes=whole,
-        kept_gradient_bytes=sum(
-            trained_bytes(h, setting, gradient_format(h, setting), gradient_ranks(setting, h)) for h in held
-        ),
+        kept_gradient_bytes=sum(kept_gradient(h, setting) for h in held),
         whole_gradient_bytes=sum(trained_bytes(h, setting, _made(h.format.name, setting), 1) for h in held),
         reduced_bytes=sum(trained_bytes(h, setting, reduce, 1) for h in held) if travels else 0,
     )
@@ -193,7 +192,8 @@ def _zero3(setting: Setting, now: Unit) -> tuple[Buffers, ...]:
 def _zero_bucket(setting: Setting) -> tuple[Buffers, ...]:
     """Return the bucket through which DeepSpeed reduces gradients, two of them when they overlap."""
     buckets, shard = setting.framework.buckets, setting.shard
-    if setting.sharding is not Sharding.ZERO or (shard.zero_stage < 2 and not buckets.contiguous_gradients):
+    divides = shard.zero_stage >= 2 or (buckets.contiguous_gradients and not adds_beside(setting))
+    if setting.sharding is not Sharding.ZERO or not divides:
         return ()
     trained = sum(h.parameters for h in setting.held if h.trained)
     size = weight_format(setting.recipe.compute_format).block_bytes
