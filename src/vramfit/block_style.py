@@ -65,6 +65,8 @@ class BlockStyle:
     """True: adapters of a part of queries, keys and values are padded to the width of all (LitGPT)."""
     packed_keeps_input: bool = False
     """True: a 4-bit layer keeps its input for the backward pass (bitsandbytes up to 0.42); False: later releases."""
+    unpacks_twice: bool = False
+    """True: a 4-bit matrix was packed as fp16, so that it is unpacked in fp16 and cast (Lightning's bitsandbytes)."""
     dropout: bool | None = None
     """Whether blocks drop a share of their outputs and attention probabilities; None = as the family's own code.
     Models with experts do not, whatever a framework's default is: no published recipe trains them so."""

@@ -212,6 +212,8 @@ class Framework:
     set_to_none: bool = True
     """True: gradients are given back after the step; False: they are zeroed and stay."""
     fragmentation: Band
+    packs_head: bool = False
+    """Whether the output projection of a quantised base is quantised too."""
     kernel_bytes: int | None = None
     """Code of kernels that is loaded at once; None = lazily, as CUDA does from 11.7 on."""
     counts: Quantity = Quantity.ALLOCATED_PEAK

@@ -124,7 +124,9 @@ class MeshCount:
         sharding = sharding_of(self.framework, plan)
         if sharding not in self.by_sharding:
             found = decide(self.model, self.workload, plan)
-            marked = as_trained(self.model, found.training, wide_base=found.framework.wide_base)
+            marked = as_trained(
+                self.model, found.training, wide_base=found.framework.wide_base, packs_head=found.framework.packs_head
+            )
             self.by_sharding[sharding] = found, marked
         return self.by_sharding[sharding]
 

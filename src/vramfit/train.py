@@ -107,7 +107,9 @@ def settings_of(
     decided = decide(model, training, plan)
     cut = cutting(decided.framework, plan, decided.training.gradient_accumulation_steps or 1)
     scored = as_scored(model, decided.training.objective)
-    marked = as_trained(scored, decided.training, wide_base=decided.framework.wide_base)
+    marked = as_trained(
+        scored, decided.training, wide_base=decided.framework.wide_base, packs_head=decided.framework.packs_head
+    )
     return decided, cut, marked, tuple(setting_of(s, decided, cut) for s in training_shards(marked, cut))
 
 

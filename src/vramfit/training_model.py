@@ -37,13 +37,14 @@ Change = Callable[[Tensor, str], Iterator[Tensor]]
 """What stands in a tensor's place: itself, frozen or not, and what is trained beside it."""
 
 
-def as_trained(model: ModelSpec, training: Training, *, wide_base: bool = False) -> ModelSpec:
+def as_trained(model: ModelSpec, training: Training, *, wide_base: bool = False, packs_head: bool = False) -> ModelSpec:
     """Return the model with frozen weights marked, adapters among its tensors, and every tensor's format named.
 
     Args:
         model: as it was read.
         training: with every open field decided.
         wide_base: whether what is not quantised of a quantised base is held in fp32.
+        packs_head: whether the output projection of a quantised base is quantised too.
 
     Raises:
         InvalidValueError: targets or patterns that match nothing; the message lists the names that exist.
@@ -56,6 +57,7 @@ def as_trained(model: ModelSpec, training: Training, *, wide_base: bool = False)
     asked = training.adapter
     saved = asked.modules_to_save if asked else ()
     base = _base_format(training)
+    packed = QUANTISED_ROLES | {Role.HEAD} if packs_head else QUANTISED_ROLES
     beside = _adapter_of(model, training, matched) if asked and training.method in LOW_RANK else None
 
     def change(tensor: Tensor, prefix: str) -> Iterator[Tensor]:
@@ -65,7 +67,8 @@ def as_trained(model: ModelSpec, training: Training, *, wide_base: bool = False)
             if _names(pattern, name):
                 matched.add(pattern)
                 frozen = True
-        held = _held(tensor, plain, base if frozen else None, wide=wide_base and base is not None)
+        packs = frozen and tensor.role in packed
+        held = _held(tensor, plain, base if packs else None, wide=wide_base and base is not None)
         yield replace(tensor, frozen=frozen or tensor.buffer, held=held)
         module = name.removesuffix(".weight")
         if any(f".{s}." in f".{module}." for s in saved) and not tensor.buffer:
@@ -95,7 +98,7 @@ def _base_format(training: Training) -> StorageFormat | None:
 def _held(tensor: Tensor, plain: StorageFormat, base: StorageFormat | None, *, wide: bool) -> StorageFormat:
     if tensor.buffer:
         return tensor.stored or plain
-    if base is not None and tensor.role in QUANTISED_ROLES and len(tensor.shape) > 1:
+    if base is not None and len(tensor.shape) > 1:
         return base
     return weight_format("fp32") if wide else plain
 

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from vramfit.block_style import BlockStyle
+from vramfit.formats import Role
 from vramfit.memory.tape.cost import step_cost
 from vramfit.parallel import shards
 from vramfit.readers.hf_config import read_config
 from vramfit.request import Plan
 from vramfit.step import BlockStep
-from vramfit.training import Training
+from vramfit.training import AdapterAsked, Training
 from vramfit.training_choices import decide
+from vramfit.training_model import as_trained
 
 VOCABULARY, TOKENS = 1_000_000, 64
 """A vocabulary so large that all but logits is small."""
@@ -105,3 +107,23 @@ def test_the_loss_of_a_family_s_own_code_is_of_a_shifted_copy_in_16_bit() -> Non
     end = step_cost(shard, found.training, BlockStyle(holds_logits=False, fused_weight_gradients=True)).head
     assert end is not None
     assert (6, 6) == (round(per_logit(end.forward_bytes)), round(per_logit(end.backward_bytes)))
+
+
+@pytest.mark.parametrize(("framework", "twice"), [("litgpt", True), ("transformers", False)])
+def test_litgpt_packs_the_head_and_unpacks_it_in_two_formats(framework: str, twice: bool) -> None:
+    """A packed head is there twice in 16 bit, as fp16 and as bf16, while a chunk of logits is made."""
+    model = read_config(CONFIG, "wide")
+    adapter = AdapterAsked(rank=8, targets=("q_proj",))
+    training = Training(
+        framework=framework, method="qlora", base_format="nf4", sequence_tokens=1, precision="bf16", adapter=adapter
+    )
+    decided = decide(model, training, Plan())
+    marked = as_trained(model, decided.training, packs_head=decided.framework.packs_head)
+    (projection,) = (t for t in marked.head if t.role is Role.HEAD)
+    assert projection.held is not None
+    assert twice is not projection.held.is_plain
+    (shard,) = shards(marked, Plan())
+    end = step_cost(shard, decided.training, decided.framework.style).head
+    assert end is not None
+    copies = end.forward_bytes / (64 * VOCABULARY * 2)
+    assert copies == pytest.approx(2 if twice else 0.2, abs=0.2)

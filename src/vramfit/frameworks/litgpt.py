@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vramfit.block_style import BlockStyle
 from vramfit.framework import AdapterDefaults, Band, Framework, Sharding
 from vramfit.frameworks.pytorch import FP32, mixed, pure
@@ -41,18 +43,31 @@ FIRST = Framework(
         fused_gate_up=False,
         casts_chunks=False,
         packed_keeps_input=True,
+        unpacks_twice=True,
         graph_outlives=True,
         pads_adapters=True,
         dropout=False,
         wide_norm=True,
         joins_queries=True,
     ),
+    packs_head=True,
     sharding=Sharding.FSDP1,
     fragmentation=FRAGMENTATION,
     counts=Quantity.ALLOCATED_PEAK,
 )
 """Lightning-AI/litgpt@v0.5.3:litgpt/finetune/lora.py: optimizer "AdamW" without ``fused``; FSDPStrategy with
 auto_wrap_policy and activation_checkpointing_policy {Block}; litgpt/utils.py: chunked_cross_entropy, 128 tokens;
-litgpt/model.py: queries, keys and values of one matrix; pyproject.toml: bitsandbytes 0.42.0."""
+litgpt/model.py: queries, keys and values of one matrix; pyproject.toml: bitsandbytes 0.42.0;
+Lightning-AI/pytorch-lightning:src/lightning/fabric/plugins/precision/bitsandbytes.py: every torch.nn.Linear is
+replaced, and quantised from torch.half."""
 
-PROFILES = (FIRST,)
+PROFILES = (
+    replace(
+        FIRST,
+        checked="litgpt of 2023-10 (8641822)",
+        style=replace(FIRST.style, graph_outlives=False),
+    ),
+    replace(FIRST, version="0.3", month="2024-03"),
+)
+"""2023: the script puts the longest sample into the first micro-batch, so that none of its length is there before it
+(finetune/lora.py, longest_seq_ix)."""

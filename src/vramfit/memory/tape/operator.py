@@ -233,13 +233,16 @@ def part(t: Tape, x: Value, elements: int) -> Value:
     return view(t, x, elements)
 
 
-def packed_linear(t: Tape, x: Value, inputs: int, outputs: int, *, keeps_input: bool = False) -> Value:
+def packed_linear(
+    t: Tape, x: Value, inputs: int, outputs: int, *, keeps_input: bool = False, twice: bool = False
+) -> Value:
     """Multiply by a frozen matrix that is stored packed: each pass unpacks it for itself.
 
-    Up to bitsandbytes 0.42 the input is kept, although nothing needs it.
+    Up to bitsandbytes 0.42 the input is kept, although nothing needs it. ``twice``: it is unpacked in another format
+    than the input's and cast.
     Source: bitsandbytes-foundation/bitsandbytes:bitsandbytes/autograd/_functions.py, MatMul4Bit.
     """
-    unpacked = t.new(inputs * outputs, x.each)
+    unpacked = _unpacked(t, inputs * outputs, x.each, twice=twice)
     y = t.new(x.elements // inputs * outputs, x.each)
     del unpacked
     size, each = x.elements, x.each
@@ -247,12 +250,17 @@ def packed_linear(t: Tape, x: Value, inputs: int, outputs: int, *, keeps_input: 
         t.attributes[id(x.storage)] = x.storage.num_bytes
 
     def derive(_arrived: Arrived, _saved: Saved) -> Gradients:
-        again = t.new(inputs * outputs, each)
+        again = _unpacked(t, inputs * outputs, each, twice=twice)
         of_x = t.new(size, each)
         del again
         return (of_x,)
 
     return t.record((x,), y, derive, (x,) if keeps_input else ())
+
+
+def _unpacked(t: Tape, elements: int, each: int, *, twice: bool) -> Value:
+    first = t.new(elements, each)
+    return t.new(elements, each) if twice else first
 
 
 def laid_out(t: Tape, x: Value) -> Value:

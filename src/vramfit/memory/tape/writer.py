@@ -64,7 +64,10 @@ class Writer:
         t, each = self.t, self.flow.each
         if matrix.packed:
             narrow = op.cast(t, x, self.flow.packed_each)
-            y = op.packed_linear(t, narrow, inputs, outputs, keeps_input=self.style.packed_keeps_input)
+            style = self.style
+            y = op.packed_linear(
+                t, narrow, inputs, outputs, keeps_input=style.packed_keeps_input, twice=style.unpacks_twice
+            )
             return op.cast(t, y, each)
         weight = weight or self.weight(inputs * outputs, trains=matrix.trains)
         offset = self.weight(outputs, trains=matrix.bias_trains) if matrix.bias else None
