@@ -207,3 +207,16 @@ def test_help_imports_no_torch() -> None:
     code = "import sys, vramfit.cli.trace; print('torch' in sys.modules, 'transformers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "False False" == done.stdout.strip()
+
+
+def test_a_module_that_crashes_shows_its_own_lines(tmp_path: Path) -> None:
+    """The traceback of a factory's module names the user's line and none of ours."""
+    path = tmp_path / "net.py"
+    path.write_text(
+        "import torch\nclass Net(torch.nn.Linear):\n    def forward(self, x):\n        return 1 / 0\n"
+        "def make(): return Net(4, 4)\n"
+    )
+    result = run(f"{path}:make", "--input", "x=2x4")
+    assert 1 == result.return_value
+    assert 'net.py", line 4, in forward' in result.stderr
+    assert "vramfit/" not in result.stderr

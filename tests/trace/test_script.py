@@ -199,3 +199,16 @@ def test_a_shape_that_depends_on_data_is_refused_with_the_line(run: Run) -> None
     assert Stop.CRASH is ending.stop
     assert "program.py:3" in ending.traceback
     assert "--hint" in ending.traceback
+
+
+def test_initialisers_that_draw_until_it_fits_come_to_an_end(run: Run) -> None:
+    """trunc_normal_ ends on the device although no value is known, and draws real values on the host."""
+    ending, _ = run(
+        """
+        import torch
+        torch.nn.init.trunc_normal_(torch.empty(64, 64, device="cuda"), std=0.02)
+        host = torch.nn.init.trunc_normal_(torch.empty(64, 64), a=-0.5, b=0.5)
+        assert host.abs().max() <= 0.5
+        """, seconds=20,
+    )  # fmt: skip
+    assert (Stop.END, "") == (ending.stop, ending.traceback)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -11,7 +12,8 @@ import torch
 
 from vramfit.errors import InvalidValueError, UnsupportedModelError
 from vramfit.trace.case import Case, Inputs, Order, cross_entropy, own_loss
-from vramfit.trace.low_bit import to_four_bit, unpack_by_kernel, unpack_in_torch
+from vramfit.trace.low_bit import linear_in_four_bits, unpack_by_kernel, unpack_in_torch
+from vramfit.trace.models import TIME_WIDTH
 
 HEADS = {
     "causal-lm": "AutoModelForCausalLM",
@@ -22,8 +24,8 @@ HEADS = {
     "image-classification": "AutoModelForImageClassification",
 }
 """What a model ends in -> the class of transformers that makes it."""
-TIME_IDS, TIME_WIDTH = 6, 256
-"""Sizes and crops that SDXL is told, and the width of each (arXiv:2307.01952, sec. 2.2)."""
+TIME_IDS = 6
+"""Sizes and crops that SDXL is told (arXiv:2307.01952, sec. 2.2)."""
 UNPACKING = {"int4": unpack_in_torch, "nf4": unpack_by_kernel}
 """How 4-bit weights are unpacked: with PyTorch's operators (runs everywhere), or by one kernel (a rule of memory)."""
 
@@ -75,20 +77,20 @@ def language_model(order: Order, given: Mapping[str, Any]) -> Case:
     config = configuration(transformers, given["config"])
     head = given.get("head", "causal-lm")
     attention = given.get("attention", "sdpa")
-    with order.as_default():
+    if head == "seq2seq" and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = getattr(config, "pad_token_id", None) or 0
+    base = given.get("base_format")
+    words = getattr(config.get_text_config(), "vocab_size", None)
+    with order.as_default(), nullcontext() if base is None else linear_in_four_bits(UNPACKING[base], words):
         automatic = getattr(transformers, HEADS[head])
         model = automatic.from_config(config, attn_implementation=attention)
-        base = given.get("base_format")
-        if base is not None:
-            to_four_bit(model, UNPACKING[base], given.get("kept", ("lm_head", "score", "classifier")))
     adapt(order, model)
     if order.workload.lora_rank is not None:
         model = with_lora(model, order.workload.lora_rank, given)
     if order.workload.task == "train" and hasattr(model.config, "use_cache"):
         model.config.use_cache = False
-    words = config.get_text_config().vocab_size if head != "image-classification" else 0
-    make = partial(_language_inputs, order, head, words, given.get("labels", 2), given.get("image", 224))
-    return Case(model=model, make_inputs=make, loss=own_loss, classes=words or None)
+    make = partial(_language_inputs, order, head, words or 0, given.get("labels", 2), given.get("image", 224))
+    return Case(model=model, make_inputs=make, loss=own_loss, classes=words if head == "causal-lm" else None)
 
 
 def configuration(transformers: Any, values: Mapping[str, Any]) -> Any:

@@ -5,7 +5,8 @@ The arithmetic is simpler than that of bitsandbytes (even steps, not quantiles),
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -75,17 +76,27 @@ def unpack_by_kernel(layer: FourBitLinear) -> torch.Tensor:
     return torch.empty(layer.out_features, layer.in_features, dtype=layer.compute_dtype, device=layer.packed.device)
 
 
-def to_four_bit(model: nn.Module, unpack: Unpack, keep: Iterable[str] = ("lm_head",)) -> int:
-    """Replace every linear layer but those named by four-bit ones; return how many were replaced."""
-    replaced = 0
-    for name, child in list(model.named_children()):
-        if isinstance(child, nn.Linear) and name not in keep and child.weight.numel() % WEIGHTS_PER_SCALE == 0:
-            layer = FourBitLinear(child.in_features, child.out_features, child.bias, unpack, child.weight)
-            setattr(model, name, layer)
-            replaced += 1
-        else:
-            replaced += to_four_bit(child, unpack, keep)
-    return replaced
+@contextmanager
+def linear_in_four_bits(unpack: Unpack, keep_outer: int | None) -> Iterator[None]:
+    """Make every linear layer that is built inside a four-bit one at once, so that the whole is never held in 16 bits.
+
+    One layer at a time is there in both forms, as when bitsandbytes loads one. ``keep_outer``: width of the head's
+    output, which stays as it is.
+    """
+    plain = nn.Linear.__init__
+
+    def build(self: Any, *args: Any, **kwargs: Any) -> None:
+        plain(self, *args, **kwargs)
+        kept = type(self) is not nn.Linear or self.out_features == keep_outer
+        if not kept and self.weight.numel() % WEIGHTS_PER_SCALE == 0:
+            layer = FourBitLinear(self.in_features, self.out_features, self.bias, unpack, self.weight)
+            self.__class__, self.__dict__ = FourBitLinear, layer.__dict__
+
+    nn.Linear.__init__ = build
+    try:
+        yield
+    finally:
+        nn.Linear.__init__ = plain
 
 
 class EightBitAdamW(torch.optim.Optimizer):

@@ -17,6 +17,8 @@ DEFAULT_TOKENS = 2048
 DEFAULT_NEW_TOKENS = 32
 TEXT_TOKENS = 77
 """Tokens of CLIP's text encoders, which diffusion models of images are conditioned on (arXiv:2103.00020, sec. 2.4)."""
+TIME_WIDTH = 256
+"""Width of each of the sizes and crops that SDXL is told (arXiv:2307.01952, sec. 2.2)."""
 STEPS = 2
 """A first step and a later one: states appear in the first."""
 HEADS = (
@@ -124,7 +126,7 @@ def head_of(config: Mapping[str, Any], name: str) -> str:
             if str(each).endswith(ending):
                 return head
         if str(each).endswith("ForConditionalGeneration"):
-            return "seq2seq" if config.get("is_encoder_decoder") or "decoder_start_token_id" in config else "image-text"
+            return "image-text" if "vision_config" in config else "seq2seq"
     if classes:
         known = ", ".join(ending for ending, _ in HEADS)
         raise UnsupportedModelError(
@@ -157,7 +159,8 @@ def _diffusion(config: Mapping[str, Any], name: str, asked: Asked) -> Workload:
         )
     if asked.task == "generate" or asked.lora_rank is not None or asked.base_format is not None:
         raise InvalidValueError("--generate, --lora-rank, --base-format", name, "a language model", "leave them out")
-    given: dict[str, Any] = {"config": {**values, "_class_name": kind}, "image": _latent(values, asked.image)}
+    known = {"addition_time_embed_dim": TIME_WIDTH} if values.get("addition_embed_type") == "text_time" else {}
+    given: dict[str, Any] = {"config": {**known, **values, "_class_name": kind}, "image": _latent(values, asked.image)}
     if values.get("addition_embed_type") == "text_time":
         given["pooled_text"] = values.get("projection_class_embeddings_input_dim", 2816)
     return _workload("diffusion-model", given, asked, asked.sequence_tokens or TEXT_TOKENS)

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from vramfit.device import Device
+from vramfit.errors import VramfitError
 from vramfit.trace.allocator_config import AllocatorConfig
 from vramfit.trace.allocator_device import DeviceMemory
 from vramfit.trace.ending import CRASHED, INTERRUPTED, Ending, Stop
@@ -93,7 +94,8 @@ def trace_workload(workload: Workload, device: Device, torch_version: str | None
     card = Card(device=device, alloc_conf=workload.alloc_conf, torch_version=torch_version)
     traced = trace(card, run_own(partial(run_workload, workload), Limits()), 0, lambda _: None)
     if not traced.ending.complete:
-        raise TraceError(f"{workload.builder}: ended early ({traced.ending.stop.value}): expected it to run to its end")
+        last = traced.ending.traceback.rpartition("\n")[2]
+        raise TraceError(f"{workload.builder}: ended early ({traced.ending.stop.value}; {last}): expected it to end")
     return traced.report
 
 
@@ -116,6 +118,10 @@ def run_own(work: Callable[[], None], limits: Limits) -> Callable[[VirtualGPU], 
                 stop, code = Stop.INTERRUPT, INTERRUPTED
             except torch.OutOfMemoryError as error:
                 stop, code, text = Stop.MEMORY, CRASHED, own_traceback(error)
+            except VramfitError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the module's own affair, told as a script's is
+                stop, code, text = Stop.CRASH, CRASHED, own_traceback(error)
         return Ending(
             stop=stop, exit_code=code, num_steps=counted.num_steps, seconds=time.monotonic() - began, traceback=text
         )

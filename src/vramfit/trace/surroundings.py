@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map_only
 
 from vramfit.trace.accelerator import accelerator_answers, scatter
 from vramfit.trace.attention import Attention
+from vramfit.trace.initialisers import draws_until_it_fits, trunc_normal
 from vramfit.trace.kernels import Kernels
 from vramfit.trace.loss_kernels import loss_kernels
 from vramfit.trace.parts import Parts
@@ -60,6 +61,8 @@ class Surroundings:
         replace.set_all(torch.accelerator, accelerator_answers(answers))
         replace.set_all(torch, {"Stream": answers["Stream"], "Event": answers["Event"]})
         replace.set(torch.nn.parallel.comm, "scatter", scatter)
+        if draws_until_it_fits(torch.nn.init._no_grad_trunc_normal_):
+            replace.set(torch.nn.init, "_no_grad_trunc_normal_", _on_the_device(trunc_normal, torch.nn.init))
         replace.set(torch, "Generator", _generator_class(torch.Generator))
         replace.set(torch, "clear_autocast_cache", self._clear_autocast_cache(torch.clear_autocast_cache))
         replace.set(torch, "compile", self._compile)
@@ -214,6 +217,17 @@ class Surroundings:
             return out
 
         return resize
+
+
+def _on_the_device(ours: Any, module: Any) -> Any:
+    """Return an initialiser that is ours for tensors of the device and the real one for those of the host."""
+    real = module._no_grad_trunc_normal_
+
+    def initialise(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        found: torch.Tensor = (ours if tensor.is_cuda else real)(tensor, *args, **kwargs)
+        return found
+
+    return initialise
 
 
 def _generator_class(real: Any) -> Any:
