@@ -37,10 +37,6 @@ class Substitutes:
         }
         if self.view.machine.torch_version >= RMS_NORM_FUSED_SINCE:
             found[torch.rms_norm] = self._rms_norm
-        for name in ("dropout", "dropout_"):
-            func = getattr(torch._C._VariableFunctions, name, None)
-            if func is not None:
-                found[func] = self._dropout
         return found
 
     def _dropout(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from contextlib import ExitStack
 from typing import Any
@@ -45,7 +46,8 @@ class Surroundings:
         view.add(Attention(view).handlers())
         recurrent = Recurrent(view)
         view.add(recurrent.handlers())
-        view.add({torch.autograd.backward: self._backward, torch.autograd.grad: self._grad})
+        for name in ("backward", "grad"):
+            replace.set(torch.autograd, name, self._backward(getattr(torch.autograd, name)))
         hooks = (
             register_module_forward_pre_hook(progress.module_begins),
             register_module_forward_hook(progress.module_ends, always_call=True),
@@ -87,13 +89,17 @@ class Surroundings:
         torch.__future__.set_swap_module_params_on_conversion(True)
         stack.callback(torch.__future__.set_swap_module_params_on_conversion, swap)
 
-    def _backward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        with self.gpu.progress.backward():
-            return self.gpu.view.run(torch.autograd.backward, args, kwargs)
+    def _backward(self, real: Any) -> Any:
+        """Return an entry to the backward pass: it is a phase, and the engine sees the device in what it calls back."""
+        view, progress = self.gpu.view, self.gpu.progress
+        body = view.bodies.of(real) or real
 
-    def _grad(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        with self.gpu.progress.backward():
-            return self.gpu.view.run(torch.autograd.grad, args, kwargs)
+        @functools.wraps(real)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with progress.backward(), view.switched_on():
+                return body(*args, **kwargs)
+
+        return run
 
     def _clear_autocast_cache(self, real: Any) -> Any:
         def clear() -> None:

@@ -16,8 +16,6 @@ from vramfit.errors import VramfitError
 from vramfit.trace.recorder import Recorder, storage_key
 
 Hint = float | int | bool
-_FINITE_CHECK = torch.ops.aten._amp_foreach_non_finite_check_and_unscale_.default
-"""Writes whether a gradient is infinite; a trace takes all of them to be finite, so what was 0 stays 0."""
 
 
 class DataDependentError(VramfitError):
@@ -48,8 +46,11 @@ class Values:
         self.stated[what] = self.stated.get(what, 0) + 1
 
     def written(self, func: Any, args: tuple[Any, ...]) -> None:
-        """Note that an operator writes in place: what was known of its first operand is known no more."""
-        if func is not _FINITE_CHECK and func._schema.is_mutable and args and isinstance(args[0], torch.Tensor):
+        """Note that an operator writes in place: what was known of its first operand is known no more.
+
+        The check of gradients for infinities writes into its second: they count as finite, so what was 0 there stays.
+        """
+        if func._schema.is_mutable and args and isinstance(args[0], torch.Tensor):
             self.forget(args[0])
 
     def set(self, tensor: torch.Tensor, value: Hint) -> None:
