@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from vramfit.memory.model_states import Setting
 from vramfit.result import Breakdown, Counter, Phase, Quantity, Reading, Total
@@ -22,6 +23,8 @@ def readings(found: Breakdown, setting: Setting) -> Iterator[Reading]:
     for quantity, (counter, what) in kinds.items():
         yield _reading(quantity, found.peak(counter), "largest phase of what it counts", what)
     loaded = found.total(Phase.LOAD, Counter.ALLOCATED)
+    reserved = int(loaded.high_bytes * (1 + setting.framework.fragmentation.high_ratio))
+    loaded = replace(loaded, high_bytes=reserved)  # what programs print of it is often what torch has reserved by then
     yield _reading(Quantity.LOADED, loaded, f"weights as {setting.framework.name} holds them", "before the first step")
 
 
