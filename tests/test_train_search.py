@@ -137,6 +137,17 @@ def test_combination_fits_and_needs_every_part() -> None:
         assert verdict(workload, plan) is not Verdict.FITS
 
 
+def test_combination_lowers_one_phase_after_the_other() -> None:
+    """8B on 24 GB: the step is the peak, so recomputation alone saves nothing; once it is lowered, it is needed."""
+    small = find_device("l4-24gb")
+    question = TrainingQuestion(LLAMA, Training(sequence_tokens=4096), Plan(), small)
+    alone = fit(estimate_training(LLAMA, replace(question.workload, recompute="full"), Plan(), small).breakdowns, small)
+    assert question.fit().margin_bytes == alone.margin_bytes
+    first = smallest_change(question, largest_micro_batch(question), longest_sequence(question))[0]
+    assert Verdict.FITS is first.verdict
+    assert "--recompute full" in first.flags
+
+
 def test_no_combination_where_none_is_enough() -> None:
     """A single change that helps too little makes no combination."""
     question = TrainingQuestion(LLAMA, Training(sequence_tokens=8192), Plan(), H100)

@@ -56,9 +56,9 @@ def smallest_change(question: TrainingQuestion, micro_batch: Limit, sequence: Li
     found: list[tuple[Step, Change]] = []
     for step in steps(question, micro_batch, sequence):
         change = _change(question, before, step)
-        if change is not None and change.saves_bytes > 0:
+        if change is not None:
             found.append((step, change))
-    singles = sorted((change for _, change in found), key=_place)
+    singles = sorted((change for _, change in found if change.saves_bytes > 0), key=_place)
     if any(change.verdict is Verdict.FITS for change in singles):
         return tuple(singles)
     both = cheapest_combination(question, before, [step for step, _ in found])
@@ -88,29 +88,26 @@ def _change(question: TrainingQuestion, before: Fit, *steps: Step) -> Change | N
     )
 
 
-def cheapest_combination(question: TrainingQuestion, before: Fit, helpful: list[Step]) -> Change | None:
+def cheapest_combination(question: TrainingQuestion, before: Fit, possible: list[Step]) -> Change | None:
     """Return a combination that fits and of which no part can be left out; None = all together do not suffice.
 
     Steps are added from the cheapest price on, of one knob the cheapest that helps, a dearer one in its place where
-    that is not enough; then every step that is not needed is taken out again, the dearest first.
+    that is not enough, and again from the cheapest on, because one that lowers the peak of another phase helps only
+    once that phase is the peak. Then every step that is not needed is taken out again, the dearest first.
     """
     taken: dict[str, Step] = {}
-    for step in sorted(helpful, key=lambda each: each.price):
-        tried = {**taken, step.knob: step}
-        change = _change(question, before, *tried.values())
-        if change is None:
-            continue
-        if taken and change.saves_bytes <= _saves(question, before, taken):
-            continue
-        taken = tried
-        if change.verdict is Verdict.FITS:
-            return _without_idle(question, before, taken)
+    saved, grew = 0, True
+    while grew:
+        grew = False
+        for step in sorted(possible, key=lambda each: each.price):
+            tried = {**taken, step.knob: step}
+            change = _change(question, before, *tried.values())
+            if change is None or change.saves_bytes <= saved:
+                continue
+            taken, saved, grew = tried, change.saves_bytes, True
+            if change.verdict is Verdict.FITS:
+                return _without_idle(question, before, taken)
     return None
-
-
-def _saves(question: TrainingQuestion, before: Fit, taken: dict[str, Step]) -> int:
-    change = _change(question, before, *taken.values())
-    return 0 if change is None else change.saves_bytes
 
 
 def _without_idle(question: TrainingQuestion, before: Fit, taken: dict[str, Step]) -> Change | None:
