@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 ROUNDS = 2
-"""Draws that bring practically all values within two standard deviations: of a million, 0.05 to the power of the draws."""
+"""Draws that bring nearly all values within two standard deviations: 0.05 to the power of the draws stay outside."""
 
 
 def draws_until_it_fits(real: Callable[..., Any]) -> bool:
-    """Say whether this version of torch draws anew what lies outside (2.13 does; older ones invert the distribution)."""
+    """Say whether this version of torch draws anew what lies outside, as 2.13 does; older ones need no draws."""
     return "mask" in real.__code__.co_varnames
 
 

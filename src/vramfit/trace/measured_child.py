@@ -41,9 +41,9 @@ COUNTERS = {
 class Driver:
     """What nvidia-smi says of the card that torch uses and of this process on it."""
 
-    def __init__(self, uuid: str) -> None:
-        """Name the card."""
-        self.card = f"--id={uuid}"
+    def __init__(self, card: str) -> None:
+        """Name the card by its number on the bus, or by its identifier."""
+        self.card = f"--id={card}"
 
     def __call__(self, query: str) -> list[list[str]]:
         """Return the table that nvidia-smi prints for a query; none where there is no nvidia-smi."""
@@ -99,10 +99,9 @@ class Moments:
 
 def measure(order: Mapping[str, Any]) -> dict[str, Any]:
     """Run a workload and return the counters of every moment, and of what it ran on."""
+    driver = Driver(os.environ.get("CUDA_VISIBLE_DEVICES") or "0")
+    idle = driver.device_bytes()  # before anything of ours is on the card
     properties = torch.cuda.get_device_properties(0)
-    driver = Driver(f"GPU-{getattr(properties, 'uuid', '')}" if hasattr(properties, "uuid") else "0")
-    idle = driver.device_bytes()
-    torch.cuda.init()
     torch.cuda.synchronize()
     context = _context(driver)
     if order.get("snapshot"):

@@ -25,6 +25,8 @@ SECONDS_PER_RUN = 240
 CHILD = "vramfit.trace.measured_child"
 PROBE = "import torch; p = torch.cuda.get_device_properties(0); print(p.name); print(p.total_memory)"
 LONGEST_REASON = 400
+ALLOCATOR_SETTINGS = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+"""Of the caller's shell: not part of a workload."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +72,8 @@ def find_gpu() -> Card:
         raise UnsupportedModelError(
             "torch is not installed: expected a build with CUDA; see https://pytorch.org/get-started"
         )
-    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    command = [sys.executable, "-c", PROBE]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)  # noqa: S603 - ours
     if done.returncode:
         last = done.stderr.strip().rpartition("\n")[2][:LONGEST_REASON]
         raise UnsupportedModelError(
@@ -146,18 +149,15 @@ def _run(row: ListedWorkload, asked: Measuring, seconds: float) -> tuple[dict[st
     return measured_run(row, found, asked), None
 
 
-def environment(row: ListedWorkload) -> dict[str, str]:
-    """Return the variables of the process: its allocator's settings, one card, no network, our own sources."""
-    own = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"}
-    }
-    own |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+def environment(row: ListedWorkload | None = None) -> dict[str, str]:
+    """Return the variables of a process: its allocator's settings, one card, no network, our own sources."""
+    own = {name: value for name, value in os.environ.items() if name not in ALLOCATOR_SETTINGS}
+    own |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    own["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # nvidia-smi's numbers and torch's are the same ones then
     own["CUDA_VISIBLE_DEVICES"] = own.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     source = str(Path(__file__).resolve().parents[2])
     own["PYTHONPATH"] = os.pathsep.join(filter(None, (source, own.get("PYTHONPATH", ""))))
-    if row.workload.alloc_conf:
+    if row is not None and row.workload.alloc_conf:
         own["PYTORCH_CUDA_ALLOC_CONF"] = row.workload.alloc_conf
     return own
 
