@@ -77,7 +77,7 @@ B, H, S, D = 2, 8, 500, 64
 
 def operators(device: str, dtype: torch.dtype, *allowed: SDPBackend, mask: bool = False) -> dict[str, list[int]]:
     """Run attention forward and backward; return what each operator asked for."""
-    with VirtualGPU(device) as gpu:
+    with VirtualGPU(device, "2.13.0") as gpu:
         q, k, v = (torch.randn(B, H, S, D, device="cuda", dtype=dtype, requires_grad=True) for _ in range(3))
         bias = torch.ones(S, S, dtype=torch.bool, device="cuda") if mask else None
         if allowed:

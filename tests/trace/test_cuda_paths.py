@@ -19,7 +19,7 @@ ROWS = 256
 
 def kept(run: Callable[[], object], device: str = "a100-sxm-80gb") -> tuple[int, object]:
     """Return what a function leaves allocated while its result is held, without workspaces. [B]"""
-    with VirtualGPU(device, workspaces=False) as gpu:
+    with VirtualGPU(device, "2.13.0", workspaces=False) as gpu:
         before = torch.cuda.memory_allocated()
         result = run()
         left = torch.cuda.memory_allocated() - before
