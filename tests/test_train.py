@@ -348,3 +348,29 @@ def test_deepspeed_s_pipeline_holds_what_it_sent() -> None:
     hidden, batch, tables = 512 * 4096 * 2, 2 * 512 * 8, 2 * 512 * 128 * 2
     assert hidden * (16 + 1) + batch + tables == waiting[2]
     assert 3 * (hidden * (8 + 1) + batch + tables) == waiting[4]
+
+
+@pytest.mark.parametrize(("framework", "method"), [("transformers", "full"), ("litgpt", "lora")])
+def test_gradients_add_up_whole_before_the_last_micro_batch(framework: str, method: str) -> None:
+    """Under ``no_sync`` every rank holds all of a block's gradients; of a flat parameter, its frozen weights' too."""
+    asked = Training(framework=framework, method=method, sequence_tokens=512, precision="bf16", recompute="full")
+    sizes = {}
+    for steps in (1, 4):
+        found = llama(replace(asked, gradient_accumulation_steps=steps), Plan(dp_shard=4))
+        moments = [m for m in found.timelines[0].moments if m.phase is Phase.FORWARD]
+        sizes[steps] = max(dict(m.parts).get("gradients", 0) for m in moments)
+    blocks = PARAMETERS - 2 * 128256 * 4096 - 4096
+    adapters = 32 * 8 * (4096 + 4096 + 4096 + 1024)
+    assert {1: 0, 4: 2 * (PARAMETERS if method == "full" else blocks + adapters)} == sizes
+
+
+def test_gate_and_up_of_one_tensor_are_two_layers_in_litgpt() -> None:
+    """Where the checkpoint merges them, each of the two adapters keeps a dropped copy of its input and the mask."""
+    model = read_model("microsoft/Phi-3-mini-4k-instruct")
+    kept = {}
+    for targets in (("o_proj",), ("o_proj", "gate_up_proj")):
+        adapter = AdapterAsked(rank=8, targets=targets, dropout=0.05)
+        asked = Training(framework="litgpt", method="lora", sequence_tokens=512, precision="bf16", adapter=adapter)
+        rank = estimate_training(model, asked).breakdowns[0]
+        kept[len(targets)] = sum(i.bytes for i in rank.items if i.name == "activations/network")
+    assert 32 * 512 * 3072 * 2 * (2 + 1) < kept[2] - kept[1]

@@ -207,6 +207,10 @@ class Framework:
     global_batch: int | None = None
     """Sequences of one step on all ranks, which decides how often gradients are accumulated; None = once."""
     buckets: Buckets = Buckets()
+    adds_up_whole: bool = False
+    """FSDP: gradients of several micro-batches add up whole on every rank and travel once (``no_sync``)."""
+    mixes_frozen: bool = False
+    """FSDP1: frozen and trained weights of a block share one flat parameter, so that all of it gets a gradient."""
     clips_gradients: bool = False
     """Whether gradients are scaled to a greatest norm before the step."""
     set_to_none: bool = True

@@ -179,14 +179,18 @@ class Walk:
 
     @property
     def unsynced(self) -> bool:
-        """Whether gradients of several micro-batches add up whole before they are reduced: FSDP under a pipeline.
+        """Whether gradients of several micro-batches add up whole before they are reduced.
+
+        FSDP does so under a pipeline, and where a framework puts reduction off.
 
         Source: pytorch/pytorch:torch/distributed/pipelining/stage.py, backward_maybe_with_nosync; they add up in the
         reduce format (torch/distributed/fsdp/_fully_shard/_fsdp_param.py, to_accumulated_grad_if_needed).
         """
         shard = self.setting.shard
         pipelined = shard.in_flight > 1 or not (shard.first and shard.last)
-        return pipelined and self.setting.sharding in FSDP
+        steps = self.setting.training.gradient_accumulation_steps or 1
+        put_off = self.setting.framework.adds_up_whole and steps > 1
+        return (pipelined or put_off) and self.setting.sharding in FSDP
 
     @property
     def accumulated(self) -> int:

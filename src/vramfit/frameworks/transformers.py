@@ -46,13 +46,15 @@ FIRST = Framework(
     optimizer_implementation="foreach",
     loss="fp32",
     sharding=Sharding.FSDP1,
+    adds_up_whole=True,
     deepspeed=True,
     clips_gradients=True,
     style=OLD,
     fragmentation=FRAGMENTATION,
     counts=Quantity.PROCESS_PEAK,
 )
-"""``max_grad_norm`` is 1.0; the optimizer is torch's AdamW, which takes its foreach path on CUDA."""
+"""``max_grad_norm`` is 1.0; the optimizer is torch's AdamW, which takes its foreach path on CUDA. All micro-batches of
+a step but the last run under ``Accelerator.no_sync`` unless ``sync_each_batch`` is set (trainer.py)."""
 
 BEFORE_TORCH_2 = replace(
     FIRST,

@@ -6,7 +6,7 @@ FSDP2 and ZeRO-3 hold a unit whole only while it works; what that takes at each 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vramfit.formats import Role, weight_format
 from vramfit.framework import Sharding
@@ -53,6 +53,9 @@ def unit_of(tensors: Iterable[Tensor], setting: Setting) -> Unit:
     )
     reduce = setting.recipe.reduce_format
     travels = setting.sharding in FSDP and setting.shard.state_ranks > 1
+    mixes = setting.framework.mixes_frozen and setting.sharding is Sharding.FSDP1
+    if travels and mixes and any(h.trained for h in held):
+        held = tuple(replace(h, tensor=replace(h.tensor, frozen=False)) for h in held)
     return Unit(
         whole_bytes=whole,
         kept_gradient_bytes=sum(kept_gradient(h, setting) for h in held),

@@ -58,15 +58,17 @@ def gated(w: Writer, x: Value, hidden: int, width: int, form: BlockForm) -> Valu
         use = matrices["gate_up"] if matrices.has("gate_up") else merged(matrices, "gate", "up")
         (both,) = w.gathered(x, hidden, (2 * width,), (use,))
         return gate_of(w, both, form)
+    both_are = matrices["gate_up"] if matrices.has("gate_up") else None
+    of_gate, of_up = both_are or matrices["gate"], both_are or matrices["up"]
     if w.style.fused_activation or (w.flow.share > 1 and not w.style.gathers_again):
-        gate, up = w.gathered(x, hidden, (width, width), (matrices["gate"], matrices["up"]))
+        gate, up = w.gathered(x, hidden, (width, width), (of_gate, of_up))
         if w.style.fused_activation:
             return op.fused(t, (gate, up), t.new(gate.elements, gate.each), (gate, up))
         return op.multiply(t, activated(w, gate, form.activation), up)
     return op.multiply(
         t,
-        activated(w, w.gathered(x, hidden, (width,), (matrices["gate"],))[0], form.activation),
-        w.gathered(x, hidden, (width,), (matrices["up"],))[0],
+        activated(w, w.gathered(x, hidden, (width,), (of_gate,))[0], form.activation),
+        w.gathered(x, hidden, (width,), (of_up,))[0],
     )
 
 
