@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from vramfit.block_style import BlockStyle
-from vramfit.result import Quantity
+from vramfit.result import Phase, Quantity
 from vramfit.units import MIB
 
 NO_MASTER = "none"
@@ -81,6 +81,20 @@ class Band:
     high_ratio: float
     source: str
     """Which runs it was measured on."""
+    of_lengths: bool = False
+    """True: holes come from batches that differ in length, so that only what grows with tokens makes any: what the
+    optimizer step holds has the same size every time and finds the blocks that passes left."""
+
+    @property
+    def without(self) -> Phase:
+        """The phase whose memory has no share in it."""
+        return Phase.OPTIMIZER if self.of_lengths else Phase.LOAD
+
+    @property
+    def of(self) -> str:
+        """What it is a share of."""
+        less = "what the optimizer step holds" if self.of_lengths else "what is loaded before the first step"
+        return f"the allocated peak less {less}"
 
     def __post_init__(self) -> None:
         """Check the order."""

@@ -159,7 +159,7 @@ class MeshCount:
             if met is None:
                 met = self.met[pair] = meet(tokens, states)
             inside, inside_high, here, here_high = met.peaks(flight, plan.virtual_stages or 1)
-            lost = fragmented(Total(low_bytes=0, expected_bytes=inside, high_bytes=inside_high), states.loaded, band)
+            lost = fragmented(Total(low_bytes=0, expected_bytes=inside, high_bytes=inside_high), states.steady, band)
             here += lost.expected_bytes
             if here > expected:
                 expected, number = here, piece.stage.number
@@ -202,7 +202,7 @@ class MeshCount:
             weights = self.weights.get(key[:5])
             if weights is None:
                 weights = self.weights[key[:5]] = self._weights(place, piece, step, setting)
-            found = self.states[key] = weights.beside(process)
+            found = self.states[key] = weights.beside(process, self.framework.fragmented_by(place.cut.sharding).without)
         return found
 
     def _weights(self, place: Place, piece: Piece, step: Step, setting: Setting) -> Weights:

@@ -62,8 +62,8 @@ class States:
     """Largest of the other phases, as torch counts it."""
     whole: Sums
     """Largest of the other phases, with what torch does not count."""
-    loaded: int
-    """What is there before the first step."""
+    steady: int
+    """What makes no holes in the allocator: loaded before the first step, or held by the optimizer step."""
     passes: bool
     moves: Moves
 
@@ -172,8 +172,8 @@ class Weights:
     passes: bool
     moves: Moves
 
-    def beside(self, process: Standing) -> States:
-        """Return the same with what the process takes."""
+    def beside(self, process: Standing, steady: Phase) -> States:
+        """Return the same with what the process takes; in the phase ``steady``, nothing makes holes."""
         inside = {phase: _plus(each, process.inside[phase]) for phase, each in self.standing.inside.items()}
         outside = {phase: _plus(each, process.outside[phase]) for phase, each in self.standing.outside.items()}
         here = tuple(phase for phase in PASSES if phase in self.rows)
@@ -186,7 +186,7 @@ class Weights:
             evaluation_process=outside[Phase.EVALUATION],
             allocated=_largest(inside[phase] for phase in others),
             whole=_largest(_plus(inside[phase], outside[phase]) for phase in others),
-            loaded=inside[Phase.LOAD][0],
+            steady=inside[steady][0],
             passes=self.passes,
             moves=self.moves,
         )

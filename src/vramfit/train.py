@@ -323,12 +323,13 @@ def _fragmentation(items: tuple[Item, ...], setting: Setting) -> Item:
 
         ratio * (allocated at the peak - loaded before the first step)
 
-    What is loaded first lies without holes; all else shares what the allocator caches.
+    What is loaded first lies without holes; all else shares what the allocator caches. Where only lengths make
+    holes, what the optimizer step holds takes the place of what is loaded.
     """
     band = setting.framework.fragmented_by(setting.sharding)
     counted = Breakdown(rank="", num_ranks=1, items=items)
-    loaded = counted.total(Phase.LOAD, Counter.ALLOCATED).expected_bytes
-    lost = fragmented(counted.peak(Counter.ALLOCATED), loaded, band)
+    steady = counted.total(band.without, Counter.ALLOCATED).expected_bytes
+    lost = fragmented(counted.peak(Counter.ALLOCATED), steady, band)
     return Item(
         name="runtime/fragmentation",
         bytes=lost.expected_bytes,
@@ -336,19 +337,19 @@ def _fragmentation(items: tuple[Item, ...], setting: Setting) -> Item:
         high_bytes=lost.high_bytes,
         phases=WHILE_TRAINING,
         basis=Basis.MEASURED,
-        formula=f"{100 * band.expected_ratio:.0f} % of the allocated peak less what is loaded before the first step, "
+        formula=f"{100 * band.expected_ratio:.0f} % of {band.of}, "
         f"{100 * band.low_ratio:.0f} to {100 * band.high_ratio:.0f} % seen",
         source=band.source,
         counter=Counter.RESERVED,
     )
 
 
-def fragmented(peak: Total, loaded: int, band: Band) -> Total:
-    """Return what the allocator holds beside an allocated peak. [B]"""
+def fragmented(peak: Total, steady: int, band: Band) -> Total:
+    """Return what the allocator holds beside an allocated peak; ``steady``: what the band has no share of. [B]"""
     return Total(
-        low_bytes=int((peak.low_bytes - loaded) * band.low_ratio),
-        expected_bytes=int((peak.expected_bytes - loaded) * band.expected_ratio),
-        high_bytes=int((peak.high_bytes - loaded) * band.high_ratio),
+        low_bytes=int(max(0, peak.low_bytes - steady) * band.low_ratio),
+        expected_bytes=int(max(0, peak.expected_bytes - steady) * band.expected_ratio),
+        high_bytes=int(max(0, peak.high_bytes - steady) * band.high_ratio),
     )
 
 

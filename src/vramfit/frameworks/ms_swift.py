@@ -26,6 +26,7 @@ FRAGMENTATION = Band(
     source="60 steps of lengths drawn as in the documentation's data set (mean 3,234, deviation 8,152, cut at the "
     "longest allowed), replayed through a simulated allocator: 0.8 to 1.5 where lengths differ, 0.36 where not: "
     "a longer batch needs new memory for its logits, and what shorter ones left stays cached",
+    of_lengths=True,
 )
 """Batches are padded to their own longest sample, so that hardly two are alike."""
 
