@@ -221,6 +221,8 @@ class Framework:
     global_batch: int | None = None
     """Sequences of one step on all ranks, which decides how often gradients are accumulated; None = once."""
     buckets: Buckets = Buckets()
+    trains_prediction: bool = False
+    """True: multi-token-prediction layers of the configuration are built and trained."""
     adds_up_whole: bool = False
     """FSDP: gradients of several micro-batches add up whole on every rank and travel once (``no_sync``)."""
     mixes_frozen: bool = False

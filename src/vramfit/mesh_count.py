@@ -31,7 +31,7 @@ from vramfit.spec import ModelSpec
 from vramfit.train import fragmented, setting_of
 from vramfit.training import Training
 from vramfit.training_choices import Decided, decide
-from vramfit.training_model import as_trained
+from vramfit.training_model import as_trained, with_prediction
 from vramfit.training_plan import Cutting, Stage, cutting, in_flight, shard_of, sharding_of, stages_of
 
 PEERS = ("num_peers", "num_groups")
@@ -124,8 +124,9 @@ class MeshCount:
         sharding = sharding_of(self.framework, plan)
         if sharding not in self.by_sharding:
             found = decide(self.model, self.workload, plan)
+            model = with_prediction(self.model) if found.framework.trains_prediction else self.model
             marked = as_trained(
-                self.model, found.training, wide_base=found.framework.wide_base, packs_head=found.framework.packs_head
+                model, found.training, wide_base=found.framework.wide_base, packs_head=found.framework.packs_head
             )
             self.by_sharding[sharding] = found, marked
         return self.by_sharding[sharding]

@@ -110,7 +110,7 @@ def stage_model(model: ModelSpec, start: int, end: int, *, first: bool, last: bo
         layers=_with_shared(model.layers, start, end),
         embeddings=model.embeddings if first else (),
         head=head,
-        parts=resident if first else (),
+        parts=tuple(part for part in resident if (last if part.predicts else first)),
     )
 
 
@@ -156,13 +156,16 @@ def cut_model(model: ModelSpec, tp: int, *, vocab_tp: bool = True, etp: int | No
         embeddings=tuple(_cut_tensor(t, outside, None) for t in model.embeddings),
         head=tuple(_cut_tensor(t, outside, None) for t in model.head),
         vocab_size=None if model.vocab_size is None else ceil_div(model.vocab_size, outside),
-        parts=tuple(_cut_part(part, tp) if part.encodes else _cut_tower(part, tp) for part in model.parts),
+        parts=tuple(
+            _cut_part(part, tp, etp, ep) if part.encodes or (part.predicts and part.resident) else _cut_tower(part, tp)
+            for part in model.parts
+        ),
     )
 
 
-def _cut_part(part: Part, tp: int) -> Part:
-    """Divide an encoder as the layers are; what stands around its layers is small, and whole on every rank."""
-    cut = {id(layer): _cut_layer(layer, tp) for layer in part.layers}
+def _cut_part(part: Part, tp: int, etp: int | None = None, ep: int = 1) -> Part:
+    """Divide an encoder or a prediction head as the layers are; what stands around them is small and stays whole."""
+    cut = {id(layer): _cut_layer(layer, tp, etp, ep) for layer in part.layers}
     return replace(part, layers=tuple(cut[id(layer)] for layer in part.layers))
 
 

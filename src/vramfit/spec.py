@@ -113,6 +113,16 @@ class Part:
     """Tokens of one input that it reads beside each text (CLIP's images); None = its activations are not counted."""
 
     @property
+    def predicts(self) -> bool:
+        """Whether it is a multi-token-prediction head: it reads what the last layer writes."""
+        return self.name == "mtp"
+
+    @property
+    def depth(self) -> int:
+        """Tokens that a multi-token-prediction head predicts beyond the next one."""
+        return sum(t.name.endswith("eh_proj.weight") for t in self.tensors)
+
+    @property
     def num_parameters(self) -> int:
         """Parameters of the part."""
         return sum(t.num_parameters for t in self.tensors) + sum(layer.num_parameters for layer in self.layers)

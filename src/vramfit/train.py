@@ -40,7 +40,7 @@ from vramfit.step import StepCost
 from vramfit.timeline import PART_TITLES, Moment, Timeline
 from vramfit.training import Training
 from vramfit.training_choices import Decided, decide
-from vramfit.training_model import as_trained
+from vramfit.training_model import as_trained, with_prediction
 from vramfit.training_objective import GENERATING, as_scored, objective_items, per_pass, while_generating
 from vramfit.training_plan import Cutting, check_plan, cutting, training_shards
 from vramfit.training_process import process_items
@@ -107,9 +107,9 @@ def settings_of(
     decided = decide(model, training, plan)
     cut = cutting(decided.framework, plan, decided.training.gradient_accumulation_steps or 1)
     scored = as_scored(model, decided.training.objective)
-    marked = as_trained(
-        scored, decided.training, wide_base=decided.framework.wide_base, packs_head=decided.framework.packs_head
-    )
+    framework = decided.framework
+    scored = with_prediction(scored) if framework.trains_prediction else scored
+    marked = as_trained(scored, decided.training, wide_base=framework.wide_base, packs_head=framework.packs_head)
     return decided, cut, marked, tuple(setting_of(s, decided, cut) for s in training_shards(marked, cut))
 
 

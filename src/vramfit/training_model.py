@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from vramfit.errors import InvalidValueError
 from vramfit.formats import Role, StorageFormat, weight_format
 from vramfit.readers.adapter_targets import ALL_LINEAR, INPUTS_FIRST
-from vramfit.spec import Cut, Layer, ModelSpec, Scheme, Tensor
+from vramfit.spec import Cut, Layer, ModelSpec, Part, Scheme, Tensor
 from vramfit.training import AdapterAsked, Training
 from vramfit.training_choices import LOW_RANK, ON_FROZEN
 
@@ -86,6 +86,20 @@ def as_trained(model: ModelSpec, training: Training, *, wide_base: bool = False,
     if training.method == "adapter":
         return _with_bottlenecks(changed, asked, plain)
     return _with_prompt(changed, asked, plain) if training.method == "prompt-tuning" else changed
+
+
+def with_prediction(model: ModelSpec) -> ModelSpec:
+    """Return the model with its multi-token-prediction layers on the device, as Megatron trains them.
+
+    Embedding and output projection are the model's own
+    (NVIDIA/Megatron-LM:megatron/core/transformer/multi_token_prediction.py).
+    """
+
+    def own(part: Part) -> Part:
+        shared = {t.name for t in part.tensors if t.role is Role.EMBEDDING or t.cut is Cut.VOCABULARY}
+        return replace(part, resident=True, tensors=tuple(t for t in part.tensors if t.name not in shared))
+
+    return replace(model, parts=tuple(own(part) if part.predicts else part for part in model.parts))
 
 
 def _base_format(training: Training) -> StorageFormat | None:

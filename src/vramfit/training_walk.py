@@ -23,7 +23,7 @@ from vramfit.memory.unit import (
     unit_of,
 )
 from vramfit.result import Phase
-from vramfit.spec import Tensor
+from vramfit.spec import ModelSpec, Tensor
 from vramfit.step import BlockStep, StepCost
 from vramfit.units import ceil_div
 
@@ -112,15 +112,26 @@ def runs_of(step: StepCost, setting: Setting) -> tuple[Run, ...]:
         found.append(Run(block=step.embedding, times=1, unit=unit_of(model.embeddings, setting)))
     number = 0
     known: dict[int, Unit] = {}
+    beyond = _beyond(model)
     for block, times in step.blocks:
         layer = model.layers[number] if number < len(model.layers) else None
-        tensors: tuple[Tensor, ...] = () if layer is None else layer.tensors
-        unit = known.setdefault(id(layer), unit_of(tensors, setting))
+        if layer is None:
+            unit = unit_of(beyond[number - len(model.layers)], setting) if beyond else NOTHING
+        else:
+            unit = known.setdefault(id(layer), unit_of(layer.tensors, setting))
         found.append(Run(block=block, times=times, unit=unit))
         number += times
     if step.head is not None:
         found.append(Run(block=step.head, times=1, unit=unit_of(model.head, setting), loss=True))
     return tuple(found)
+
+
+def _beyond(model: ModelSpec) -> tuple[tuple[Tensor, ...], ...]:
+    """Return the tensors of each block of a multi-token-prediction head; its losses use the model's own projection."""
+    part = next((part for part in model.parts if part.predicts and part.resident), None)
+    if part is None:
+        return ()
+    return (part.tensors, *((),) * (part.depth - 1), *(layer.tensors for layer in part.layers), *((),) * part.depth)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,6 +74,7 @@ PROFILES = (
         zero_stage=1,
         distributed_optimizer=False,
         sequence_parallel=False,
+        trains_prediction=True,
         clips_gradients=True,
         set_to_none=False,
         fragmentation=FRAGMENTATION,

@@ -9,6 +9,7 @@ from vramfit.block_style import BlockStyle
 from vramfit.errors import UnsupportedModelError
 from vramfit.formats import Role
 from vramfit.layer_kind import Experts
+from vramfit.memory.tape import operator as op
 from vramfit.memory.tape.again import again
 from vramfit.memory.tape.block import block
 from vramfit.memory.tape.engine import Value
@@ -19,9 +20,9 @@ from vramfit.memory.tape.head import Head, write_head
 from vramfit.memory.tape.matrix import any_trains, projection
 from vramfit.memory.tape.tape import Tape
 from vramfit.memory.tape.walk import Walked, checkpoint, walk
-from vramfit.memory.tape.writer import Writer
+from vramfit.memory.tape.writer import Norm, Writer
 from vramfit.shard import Shard
-from vramfit.spec import Layer, ModelSpec, Tensor
+from vramfit.spec import Layer, ModelSpec, Part, Tensor
 from vramfit.step import BlockStep, StepCost
 from vramfit.training import OWN_LOSSES, Training
 from vramfit.units import ceil_div
@@ -65,12 +66,51 @@ def step_cost(shard: Shard, training: Training, style: BlockStyle, *, worst_rout
             blocks.append((inner, count))
         else:
             blocks += [(inner, count - 1)] * (count > 1) + [(last, 1)]
+    part = next((part for part in model.parts if part.predicts and part.resident), None)
+    if part is not None and shard.last:
+        blocks += _prediction(part, model, _head_of(model, training, style), flow, style)
     return StepCost(
         embedding=first,
         blocks=tuple(blocks),
         head=None if head is None else _step("head", head, keeps_output=False),
         held_bytes=held,
     )
+
+
+def _prediction(part: Part, model: ModelSpec, head: Head, flow: Flow, style: BlockStyle) -> list[tuple[BlockStep, int]]:
+    """Return the blocks of a multi-token-prediction head: its inputs, its layers, and a loss of each depth.
+
+    Every depth makes logits of its own, which wait for the backward pass as those of the model do.
+    Source: NVIDIA/Megatron-LM:megatron/core/transformer/multi_token_prediction.py.
+    """
+    hidden, depth = model.hidden_size, part.depth
+    layers = [_block(layer, hidden, model.family, flow, style, grows=True) for layer in part.layers]
+    loss, _ = _head(head, flow, style, norms_train=True)
+    inputs = _step("prediction input", _prediction_input(hidden, head.kind, flow, style), keeps_output=True)
+    return [
+        (inputs, 1),
+        *[(inputs, depth - 1)] * (depth > 1),
+        *((_step("prediction layer", one, keeps_output=True), 1) for one in layers),
+        (_step("prediction loss", loss, keeps_output=False), depth),
+    ]
+
+
+@lru_cache(maxsize=MEMO)
+def _prediction_input(hidden: int, kind: Norm, flow: Flow, style: BlockStyle) -> Walked:
+    """Walk norms of the hidden state and of the shifted tokens' embedding, and the matrix over both."""
+    t = Tape()
+    t.fused_weight_gradients = style.fused_weight_gradients
+    w = Writer(t=t, flow=flow, style=style)
+
+    def write(t: Tape, box: list[Value]) -> Value:
+        t.module = "prediction"
+        shifted = t.new(box[0].elements, box[0].each)
+        t.leaf(shifted, lambda _: None)
+        both = op.join(t, (w.norm(shifted, hidden, kind), w.norm(box[0], hidden, kind)))
+        del shifted
+        return w.linear(both, 2 * hidden, hidden)
+
+    return walk(t, write, flow.outer_tokens * hidden, flow.residual_each)
 
 
 def _check_tokens(shard: Shard) -> None:
