@@ -7,6 +7,7 @@ are tensors and are counted; NCCL's own buffers lie outside of the allocator and
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,6 +19,7 @@ from vramfit.trace.recorder import Recorder, Scratch, tensors_in
 from vramfit.trace.recording import Category
 from vramfit.trace.replacements import Replacements
 from vramfit.trace.values import Values
+from vramfit.trace_report import TraceError
 
 _FAKE = "fake"
 _NAMESPACES = ("c10d", "_c10d_functional")
@@ -71,6 +73,11 @@ class Ranks:
         """Return ``init_process_group``: whatever backend is asked for, nobody is waited for."""
 
         def begin(backend: str | None = None, *_: Any, **given: Any) -> None:
+            if not torch._C._dispatch_has_kernel_for_dispatch_key("c10d::broadcast_", "Meta"):
+                raise TraceError(
+                    f"torch.distributed.init_process_group: collectives of PyTorch {torch.__version__} have no meta "
+                    "kernels, so several ranks cannot be traced; expected a newer one, such as 2.13; install it"
+                )
             from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: PLC0415 - rarely needed
 
             real(
@@ -89,14 +96,16 @@ class Ranks:
 
     def _table(self) -> dict[Any, Scratch]:
         """Return what to do after each collective: its buffers are known as such."""
-        found: dict[Any, Scratch] = {}
-        for namespace in _NAMESPACES:
-            packets = getattr(torch.ops, namespace)
-            for name in _names(namespace):
-                packet = getattr(packets, name, None)
-                for overload in packet.overloads() if packet is not None else ():
-                    found[getattr(packet, overload)] = self._mark
-        return found
+        return {each: self._mark for namespace in _NAMESPACES for each in self._overloads(namespace)}
+
+    @staticmethod
+    def _overloads(namespace: str) -> Iterator[Any]:
+        """Yield the overloads of all collectives of a namespace."""
+        packets = getattr(torch.ops, namespace)
+        for name in _names(namespace):
+            packet = getattr(packets, name, None)
+            for overload in packet.overloads() if packet is not None else ():
+                yield getattr(packet, overload)
 
     def _mark(self, func: Any, args: tuple[Any, ...], out: Any) -> None:
         recording = self.recorder.recording
