@@ -83,8 +83,18 @@ class Point:
             return f"{'reducing gradients' if self.backward else 'gathering weights'} of {run.block.name}"
         if run.loss:
             return "backward of the loss" if self.backward else "loss"
-        which = run.block.name if run.times == 1 else f"{run.block.name} {self.counts[self.run] + 1} of {run.times}"
+        which = run.block.name if run.times == 1 else _numbered(run.block.name, self.counts[self.run])
         return f"{'backward' if self.backward else 'forward'} of {which}"
+
+
+def _numbered(name: str, count: int) -> str:
+    """Name one of several equal blocks by its number on this rank: the third of those from layer 4 on is layer 6.
+
+    >>> _numbered("layers", 31), _numbered("layer 4", 2)
+    ('layer 31', 'layer 6')
+    """
+    first = name.removeprefix("layer ")
+    return f"layer {int(first) + count}" if first.isdecimal() else f"layer {count}"
 
 
 def points(runs: tuple[Run, ...]) -> tuple[Point, ...]:

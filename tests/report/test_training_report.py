@@ -13,7 +13,7 @@ from vramfit.report.rows import CHART_WIDTH, Row, Section, chart
 from vramfit.report.terminal import draw
 from vramfit.report.training import PARTS, brief, sections, shown_moments
 from vramfit.request import Plan
-from vramfit.result import Phase
+from vramfit.result import Phase, Verdict
 from vramfit.timeline import Moment, Timeline
 from vramfit.training import OffloadAsked, Training, TrainingRequest
 from vramfit.training_answer import answer_training
@@ -123,3 +123,15 @@ def test_a_chart_in_a_section_leaves_room_for_its_text() -> None:
     text = render([Section("T", rows)], 60)
     assert re.search(r"W+  <- peak", text)
     assert 2 * len(re.findall(r"W+", text)[1]) == pytest.approx(len(re.findall(r"W+", text)[0]), abs=1)
+
+
+def test_a_tight_job_is_not_said_to_be_impossible() -> None:
+    """Where the expected figure fits and the high one does not, "none" means that none fits for certain."""
+    asked = TrainingRequest(
+        model="meta-llama/Llama-3.1-8B",
+        workload=Training(framework="transformers", precision="bf16", sequence_tokens=2048),
+        device="h100-sxm-80gb",
+    )
+    tight = answer_training(asked)
+    assert Verdict.TIGHT is tight.fit.verdict
+    assert "none fits for certain" in printed(tight)

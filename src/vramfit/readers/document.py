@@ -38,7 +38,7 @@ def parse_document(raw: bytes, where: str) -> dict[str, object] | str:
 
     >>> parse_document(b'{"bf16": {"enabled": true}}', "ds.json")
     {'bf16': {'enabled': True}}
-    >>> parse_document(b"[training]\\nseq_len = 8192", "a.toml")
+    >>> parse_document(b"[training]\nseq_len = 8192", "a.toml")
     {'training': {'seq_len': 8192}}
     >>> parse_document(b"--bf16 --seq-length 4096", "flags")
     '--bf16 --seq-length 4096'

@@ -28,7 +28,7 @@ def parse_yaml_object(text: bytes, where: str, limit_bytes: int) -> dict[str, ob
         UnreadableFileError: too long, too deep, not UTF-8, not YAML, not a mapping, a tag that builds objects,
             or aliases that stand for too much.
 
-    >>> parse_yaml_object(b"bf16: true\\nlr: 1e-4", "a.yml", 100)
+    >>> parse_yaml_object(b"bf16: true\nlr: 1e-4", "a.yml", 100)
     {'bf16': True, 'lr': '1e-4'}
     """
     if len(text) > limit_bytes:

@@ -184,7 +184,9 @@ def _limits(answer: Answer) -> Iterable[Section]:
         if limit is not None and limit.value:
             rows.append(Row(name, f"{limit.value:,}", f"{unit}; bounded by {limit.bounded_by}"))
         elif limit is not None:
-            rows.append(Row(name, "none", "not even one fits on these devices"))
+            tight = answer.fit.verdict is Verdict.TIGHT
+            text = "none fits for certain: what was asked is tight" if tight else "not even one fits on these devices"
+            rows.append(Row(name, "none", text))
     if rows:
         yield Section("How far these devices go", tuple(rows))
 

@@ -58,8 +58,10 @@ def step_cost(shard: Shard, training: Training, style: BlockStyle, *, worst_rout
     first = _first(shard, flow, style, keeps_output=wants[0])
     first = _with_encoder(first, shard, flow, style)
     blocks: list[tuple[BlockStep, int]] = []
+    first_layer = 0
     for number, (one, count) in enumerate(walked):
-        name, after = f"layer {number}" if len(walked) > 1 else "layers", wants[number + 1]
+        name, after = f"layer {first_layer}" if len(walked) > 1 else "layers", wants[number + 1]
+        first_layer += count
         inner = _step(name, one, keeps_output=one.keeps_input)
         last = inner if after == one.keeps_input else _step(name, one, keeps_output=after)
         if last == inner:
