@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vramfit.errors import InvalidValueError, UnknownNameError
+from vramfit.framework import Sharding
 from vramfit.frameworks.profile import FRAMEWORKS, find_framework, profiles_of
 
 
@@ -54,3 +55,9 @@ def test_an_unknown_framework_is_named_with_the_nearest() -> None:
     """A slip of the finger is answered with the name that was meant."""
     with pytest.raises(UnknownNameError, match="torchtune"):
         find_framework("torchtun")
+
+
+@pytest.mark.parametrize(("version", "sharding"), [("2.2", Sharding.FSDP1), ("2.13.0", Sharding.FSDP2)])
+def test_fully_shard_is_of_torch_2_6(version: str, sharding: Sharding) -> None:
+    """Before there was one flat parameter for each unit."""
+    assert sharding is find_framework("pytorch", version)[0].sharding

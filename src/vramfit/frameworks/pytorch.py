@@ -1,8 +1,10 @@
-"""PyTorch itself: a plain loop around a transformers model, with FSDP2 where ranks divide weights."""
+"""PyTorch itself: a plain loop around a transformers model, with FSDP where ranks divide weights."""
 
 from __future__ import annotations
 
-from vramfit.framework import Band, Framework, Recipe
+from dataclasses import replace
+
+from vramfit.framework import Band, Framework, Recipe, Sharding
 
 FP32 = Recipe(
     precision="fp32",
@@ -58,16 +60,18 @@ FRAGMENTATION = Band(
     "recomputation and whole logits take turns; 19 Megatron runs have 0.03 to 0.09 of the total (MooreThreads/SimuMax)",
 )
 
-PROFILES = (
-    Framework(
-        name="pytorch",
-        version="2.0",
-        checked="torch 2.13.0, transformers 5.23.0",
-        recipes=RECIPES,
-        precision="bf16-mixed",
-        optimizer="adamw",
-        optimizer_implementation="foreach",
-        loss="fp32",
-        fragmentation=FRAGMENTATION,
-    ),
+FIRST = Framework(
+    name="pytorch",
+    version="2.0",
+    checked="torch 2.13.0, transformers 5.23.0",
+    recipes=RECIPES,
+    precision="bf16-mixed",
+    optimizer="adamw",
+    optimizer_implementation="foreach",
+    loss="fp32",
+    sharding=Sharding.FSDP1,
+    fragmentation=FRAGMENTATION,
 )
+
+PROFILES = (FIRST, replace(FIRST, version="2.6", month="2025-01", sharding=Sharding.FSDP2))
+"""2.6 made ``torch.distributed.fsdp.fully_shard`` public (pytorch/pytorch:torch/distributed/fsdp/__init__.py)."""
