@@ -97,3 +97,12 @@ def test_names_that_exist_are_listed() -> None:
     asked = Training(framework="peft", method="lora", adapter=AdapterAsked(targets=("attn.qqq",)))
     with pytest.raises(InvalidValueError, match="down_proj, embed_tokens, gate_proj"):
         trained(LLAMA, asked)
+
+
+@pytest.mark.parametrize(("targets", "adapted"), [(("q_proj", "down_proj"), False), (("experts.down_proj",), True)])
+def test_experts_in_one_parameter_are_named_by_their_path(targets: tuple[str, ...], *, adapted: bool) -> None:
+    """Peft matches modules; what is a bare parameter (gpt-oss) is no target unless its path is given."""
+    asked = Training(framework="peft", method="lora", adapter=AdapterAsked(rank=8, targets=targets))
+    model = trained("openai/gpt-oss-20b", asked)
+    named = {t.name for layer, _ in model.groups for t in layer.tensors if t.role is Role.ADAPTER}
+    assert any("experts" in name for name in named) is adapted

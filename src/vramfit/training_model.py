@@ -150,7 +150,10 @@ def _adapter_of(model: ModelSpec, training: Training, matched: set[str]) -> Chan
         if len(tensor.shape) < 2 or tensor.buffer or not name.endswith((".weight", "_proj")):
             return
         module = name.removesuffix(".weight")
-        found = [t for t in targets if any(_is_target(name, module, tensor.role) for name in meant[t])]
+        if name == module:  # a parameter and no module: peft takes it by its path alone (target_parameters)
+            found = [t for t in targets if "." in t and _is_target(t, module, tensor.role)]
+        else:
+            found = [t for t in targets if any(_is_target(name, module, tensor.role) for name in meant[t])]
         if not found:
             return
         matched.update(found)
