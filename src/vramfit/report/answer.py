@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from vramfit.report.rows import Row, Section, Tone
 from vramfit.report.tables import money
-from vramfit.result import Answer, Breakdown, Change, Choice, Counter, DeviceOption, Item, Verdict, in_words
+from vramfit.result import Answer, Breakdown, Change, Choice, Counter, DeviceOption, Item, Limit, Verdict, in_words
 from vramfit.units import count_of, format_bytes, format_count, format_gib
 
 TONES = {
@@ -29,6 +29,7 @@ SMALLEST_BAND_BYTES = 10 * 2**20
 MOST_OPTIONS = 10
 SHOWN_DEGREES = ("dp_shard", "tp", "pp", "cp", "ep")
 MOST_CHANGES = 6
+HOW_FAR = "How far these devices go"
 
 
 def brief(answer: Answer) -> tuple[Section, ...]:
@@ -176,19 +177,22 @@ def change_section(changes: tuple[Change, ...], most: int = MOST_CHANGES) -> Ite
 
 
 def _limits(answer: Answer) -> Iterable[Section]:
-    rows = []
-    for name, limit, unit in (
-        ("longest context", answer.longest_context, "tokens, batch as asked"),
-        ("largest batch", answer.largest_batch, "sequences, context as asked"),
-    ):
-        if limit is not None and limit.value:
-            rows.append(Row(name, f"{limit.value:,}", f"{unit}; bounded by {limit.bounded_by}"))
-        elif limit is not None:
-            tight = answer.fit.verdict is Verdict.TIGHT
-            text = "none fits for certain: what was asked is tight" if tight else "not even one fits on these devices"
-            rows.append(Row(name, "none", text))
+    rows = (
+        *limit_row("longest context", answer.longest_context, "tokens, batch as asked", answer.fit.verdict),
+        *limit_row("largest batch", answer.largest_batch, "sequences, context as asked", answer.fit.verdict),
+    )
     if rows:
-        yield Section("How far these devices go", tuple(rows))
+        yield Section(HOW_FAR, rows)
+
+
+def limit_row(name: str, limit: Limit | None, unit: str, verdict: Verdict) -> Iterable[Row]:
+    """Yield the largest value of one knob; nothing where no device was named."""
+    if limit is not None and limit.value:
+        yield Row(name, f"{limit.value:,}", f"{unit}; bounded by {limit.bounded_by}")
+    elif limit is not None:
+        tight = verdict is Verdict.TIGHT
+        text = "none fits for certain: what was asked is tight" if tight else "not even one fits on these devices"
+        yield Row(name, "none", text)
 
 
 def device_section(options: tuple[DeviceOption, ...]) -> Iterable[Section]:

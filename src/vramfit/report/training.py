@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from vramfit.report.answer import (
+    HOW_FAR,
     SMALLEST_BAND_BYTES,
     TONES,
     change_section,
     choice_section,
     device_section,
     left_out_section,
+    limit_row,
 )
 from vramfit.report.rows import CHART_WIDTH, Row, Section, Tone
 from vramfit.request import Plan
@@ -239,19 +241,12 @@ def _host(answer: TrainingAnswer) -> Iterable[Section]:
 
 
 def _limits(answer: TrainingAnswer) -> Iterable[Section]:
-    rows = []
-    for name, limit, unit in (
-        ("largest micro-batch", answer.largest_micro_batch, "sequences on a rank, all else as asked"),
-        ("longest sequence", answer.longest_sequence, "tokens, all else as asked"),
-    ):
-        if limit is not None and limit.value:
-            rows.append(Row(name, f"{limit.value:,}", f"{unit}; bounded by {limit.bounded_by}"))
-        elif limit is not None:
-            tight = answer.fit.verdict is Verdict.TIGHT
-            text = "none fits for certain: what was asked is tight" if tight else "not even one fits on these devices"
-            rows.append(Row(name, "none", text))
+    verdict, each = answer.fit.verdict, "sequences on a rank, all else as asked"
+    rows = (
+        *limit_row("largest micro-batch", answer.largest_micro_batch, each, verdict),
+        *limit_row("longest sequence", answer.longest_sequence, "tokens, all else as asked", verdict),
+    )
     if rows:
         cheapest = answer.cheapest_recompute
         text = "none of the framework's is enough" if cheapest is None else f"{cheapest}: the cheapest that fits"
-        rows.append(Row("recomputation", "", text))
-        yield Section("How far these devices go", tuple(rows))
+        yield Section(HOW_FAR, (*rows, Row("recomputation", "", text)))
