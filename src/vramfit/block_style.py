@@ -74,8 +74,12 @@ class BlockStyle:
     """True: the router multiplies in fp32, with a copy of its input (DeepSeek's own code)."""
     weighs_activations: bool = False
     """True: the router's weights are multiplied in with the experts' activation (Megatron); False: with outputs."""
-    weighs_inputs: bool = False
-    """True: the router's weights are multiplied in before the experts (torchtitan)."""
+    weighs_wide: bool = False
+    """True: the router's weights, of a router in 16 bit, are multiplied in in fp32: with the experts' inputs of Llama 4,
+    with their outputs of other families (torchtitan)."""
+    pads_groups: bool = False
+    """True: tokens are laid out once more before and after the experts, so that each of these has whole tiles of them
+    (torchtitan)."""
     checkpoint_needs_gradient: bool = True
     """True: under recomputation the first block's input wants a gradient although nothing below it is trained (peft's
     enable_input_require_grads)."""

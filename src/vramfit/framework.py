@@ -181,7 +181,8 @@ class Framework:
     version: str
     """First version for which the facts hold."""
     month: str = ""
-    """Month from which on they hold, for versions given as a commit with its date: ``2024-06``; empty = ever since."""
+    """Month from which on they hold, for versions given as a commit with its date: ``2024-06``, or the
+    day, ``2024-04-10``; empty = ever since."""
     checked: str
     """What the facts were read from or measured on."""
     recipes: tuple[Recipe, ...]
@@ -234,6 +235,14 @@ class Framework:
     fragmentation: Band
     packs_head: bool = False
     """Whether the output projection of a quantised base is quantised too."""
+    stacks_shared_experts: bool = False
+    """True: the matrices of shared experts are stacks of one, whose first axis FSDP2 cannot divide: it pads what the
+    other ranks have, and each of them holds and moves all of it (torchtitan to 2025-08)."""
+    loss_of_families: tuple[tuple[str, str], ...] = ()
+    """Loss heads of families (``model_type``) whose published recipes take another."""
+    records_streams: bool = False
+    """True: what tensor-parallel collectives read and write is given back when the device is done with them, not when
+    the program is."""
     kernel_bytes: int | None = None
     """Code of kernels that is loaded at once; None = lazily, as CUDA does from 11.7 on."""
     counts: Quantity = Quantity.ALLOCATED_PEAK

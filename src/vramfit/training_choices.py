@@ -58,7 +58,7 @@ def decide(model: ModelSpec, training: Training, plan: Plan) -> Decided:
     _contradictions(training)
     sharding = sharding_of(framework, plan)
     recipe = _recipe(training, framework, sharding)
-    defaults = {**_from_framework(training, framework, recipe, plan), **_of_model(model)}
+    defaults = {**_from_framework(training, framework, recipe, plan), **_of_model(model, framework)}
     filled, opened = _fill(training, defaults)
     choices.extend(opened)
     filled, opened = _follow(filled, sharding)
@@ -190,10 +190,13 @@ def _from_framework(training: Training, framework: Framework, recipe: Recipe, pl
     return defaults
 
 
-def _of_model(model: ModelSpec) -> dict[str, tuple[Any, str]]:
+def _of_model(model: ModelSpec, framework: Framework) -> dict[str, tuple[Any, str]]:
     """Return what the model decides: how long its sequences are, and its loss where its own code takes it."""
     own: dict[str, tuple[Any, str]] = {"loss": ("plain", f"{model.family}'s own code takes it of 16-bit logits")}
-    return {**_sizes(model), **(own if model.family in OWN_LOSSES else {})}
+    recipes = dict(framework.loss_of_families)
+    if model.family in recipes:
+        own = {"loss": (recipes[model.family], f"{framework.name}'s recipes for {model.family}")}
+    return {**_sizes(model), **(own if model.family in {*OWN_LOSSES, *recipes} else {})}
 
 
 def _sizes(model: ModelSpec) -> dict[str, tuple[Any, str]]:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from vramfit.device import Device
+from vramfit.formats import weight_format
 from vramfit.memory.model_states import Setting
 from vramfit.memory.runtime import runtime
-from vramfit.result import ALWAYS, WHILE_TRAINING, Item, Phase
-from vramfit.units import count_of
+from vramfit.result import ALWAYS, WHILE_TRAINING, Basis, Counter, Item, Phase
+from vramfit.units import ceil_div, count_of
 
 HIGH_BYTES = 2 * 10**9
 """Of one communicator: a third of what NVIDIA/nccl#864 measured with three. [B]"""
@@ -26,6 +27,39 @@ def process_items(setting: Setting, device: Device | None) -> Iterator[Item]:
         if item.name == "runtime/loaded_kernels" and kernels is not None:
             counted = _loaded_at_once(item, kernels)
         yield replace(counted, phases=phases)
+    yield from awaiting_collectives(setting)
+
+
+AWAITING = "runtime/awaiting_collectives"
+AHEAD_PERCENT = 50
+"""How much of a forward pass the device has still before it when the program has issued all of it. Measured: the two
+runs of torchtitan 83c879f18 with tensor parallelism have 49 and 44 % of it above what is alive by the program."""
+
+
+def awaiting_collectives(setting: Setting) -> Iterator[Item]:
+    """Yield what tensor-parallel collectives of a forward pass read and wrote, and the device has not worked through.
+
+        layers * tokens * hidden * bytes * (2 gathers + 2 scatters) * (1 + 1 / tp), less what is kept for backward
+        expected: half of it; at most all of it
+
+    Kept are two gathered inputs without recomputation, and the last product, not yet scattered, under a selective one.
+    Source: pytorch/torchtitan commit e62573d4c, which sets TORCH_NCCL_AVOID_RECORD_STREAMS because of it;
+    pytorch/pytorch:torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp, recordStream.
+    """
+    shard, training = setting.shard, setting.training
+    if not setting.framework.records_streams or shard.tensor_ranks == 1 or not shard.sequence_parallel:
+        return
+    tokens = training.micro_batch * ceil_div(training.sequence_tokens or 0, shard.sequence_ranks)
+    each = weight_format(setting.recipe.compute_format).block_bytes
+    whole = len(shard.model.layers) * tokens * shard.model.hidden_size * each
+    kept = {"none": 2, "selective": 1}.get(training.recompute or "none", 0)
+    size = max(0, 4 * (whole + ceil_div(whole, shard.tensor_ranks)) - kept * whole)
+    yield Item(
+        name=AWAITING, bytes=size * AHEAD_PERCENT // 100, low_bytes=0, high_bytes=size,
+        phases=(Phase.FORWARD, Phase.LOSS, Phase.BACKWARD), basis=Basis.MEASURED, counter=Counter.RESERVED,
+        formula=f"{AHEAD_PERCENT} % of what collectives of {len(shard.model.layers)} layers read and wrote",
+        source="pytorch/torchtitan commit e62573d4c; active memory of two runs of 83c879f18",
+    )  # fmt: skip
 
 
 def _loaded_at_once(one: Item, size: int) -> Item:

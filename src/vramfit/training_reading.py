@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from vramfit.memory.model_states import Setting
 from vramfit.result import Breakdown, Counter, Phase, Quantity, Reading, Total
+from vramfit.training_process import AWAITING
 
 
 def readings(found: Breakdown, setting: Setting) -> Iterator[Reading]:
@@ -21,11 +22,18 @@ def readings(found: Breakdown, setting: Setting) -> Iterator[Reading]:
         Quantity.PROCESS_PEAK: (Counter.PROCESS, "nvidia-smi"),
     }
     for quantity, (counter, what) in kinds.items():
-        yield _reading(quantity, found.peak(counter), "largest phase of what it counts", what)
+        seen = _active(found) if quantity is Quantity.ACTIVE_PEAK else found
+        yield _reading(quantity, seen.peak(counter), "largest phase of what it counts", what)
     loaded = found.total(Phase.LOAD, Counter.ALLOCATED)
     reserved = int(loaded.high_bytes * (1 + setting.framework.fragmentation.high_ratio))
     loaded = replace(loaded, high_bytes=reserved)  # what programs print of it is often what torch has reserved by then
     yield _reading(Quantity.LOADED, loaded, f"weights as {setting.framework.name} holds them", "before the first step")
+
+
+def _active(found: Breakdown) -> Breakdown:
+    """Return a breakdown in which what other streams still hold counts as allocated."""
+    items = (replace(i, counter=Counter.ALLOCATED) if i.name == AWAITING else i for i in found.items)
+    return replace(found, items=tuple(items))
 
 
 def _reading(quantity: Quantity, total: Total, formula: str, source: str) -> Reading:

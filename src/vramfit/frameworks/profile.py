@@ -65,7 +65,7 @@ def find_framework(name: str, version: str | None = None) -> tuple[Framework, st
     if version is None:
         return profiles[-1], f"newest profile known ({profiles[-1].version})"
     wanted = _parts(version)
-    date = re.search(r"\b20\d\d-[01]\d", version[:80])
+    date = re.search(r"\b20\d\d-[01]\d(-[0-3]\d)?", version[:80])
     if wanted is None and date is not None:
         suitable = [p for p in profiles if p.month <= date.group()] or [profiles[0]]
         return suitable[-1], f"facts of {suitable[-1].checked}, by the date in {version}"

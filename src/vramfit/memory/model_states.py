@@ -64,17 +64,27 @@ def weight_ranks(setting: Setting, held: Held) -> int:
         return 1
     if setting.sharding is Sharding.ZERO and prod(held.tensor.shape) <= setting.framework.buckets.persistence:
         return 1
-    return held.ranks
+    return _ranks(setting, held)
+
+
+def padding_ranks(setting: Setting, held: Held) -> int:
+    """Return how often a weight travels whole where FSDP2 pads what it cannot divide: every rank sends all of it."""
+    shared = setting.framework.stacks_shared_experts and setting.sharding is Sharding.FSDP2
+    return held.ranks if shared and held.tensor.role is Role.LINEAR and "shared_expert" in held.tensor.name else 1
+
+
+def _ranks(setting: Setting, held: Held) -> int:
+    return 1 if padding_ranks(setting, held) > 1 else held.ranks
 
 
 def gradient_ranks(setting: Setting, held: Held) -> int:
     """Return the ranks over which a gradient is divided once it is reduced."""
-    return held.ranks if setting.shard.zero_stage >= 2 else 1
+    return _ranks(setting, held) if setting.shard.zero_stage >= 2 else 1
 
 
 def state_ranks(setting: Setting, held: Held) -> int:
     """Return the ranks over which optimizer states are divided."""
-    return held.ranks if setting.shard.zero_stage >= 1 else 1
+    return _ranks(setting, held) if setting.shard.zero_stage >= 1 else 1
 
 
 def weights(setting: Setting) -> Iterable[Item]:

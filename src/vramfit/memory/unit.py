@@ -16,6 +16,7 @@ from vramfit.memory.model_states import (
     adds_beside,
     gradient_format,
     kept_gradient,
+    padding_ranks,
     trained_bytes,
     weight_ranks,
 )
@@ -49,7 +50,10 @@ def unit_of(tensors: Iterable[Tensor], setting: Setting) -> Unit:
     compute = weight_format(setting.recipe.compute_format).block_bytes
     divided = [h for h in held if weight_ranks(setting, h) > 1 or setting.offload.parameters or _casts(h, setting)]
     whole = sum(
-        h.parameters * compute if h.format.is_plain else h.count * h.format.tensor_size(h.tensor.shape) for h in divided
+        h.parameters * compute * padding_ranks(setting, h)
+        if h.format.is_plain
+        else h.count * h.format.tensor_size(h.tensor.shape)
+        for h in divided
     )
     reduce = setting.recipe.reduce_format
     travels = setting.sharding in FSDP and setting.shard.state_ranks > 1
@@ -60,7 +64,9 @@ def unit_of(tensors: Iterable[Tensor], setting: Setting) -> Unit:
         whole_bytes=whole,
         kept_gradient_bytes=sum(kept_gradient(h, setting) for h in held),
         whole_gradient_bytes=sum(trained_bytes(h, setting, _made(h.format.name, setting), 1) for h in held),
-        reduced_bytes=sum(trained_bytes(h, setting, reduce, 1) for h in held) if travels else 0,
+        reduced_bytes=sum(trained_bytes(h, setting, reduce, 1) * padding_ranks(setting, h) for h in held)
+        if travels
+        else 0,
     )
 
 

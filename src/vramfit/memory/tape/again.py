@@ -56,7 +56,9 @@ def again(
 class Choice:
     """Which outputs are kept: those of attention kernels, and every second matrix product, the first included.
 
-    Source: pytorch/torchtitan:torchtitan/distributed/activation_checkpoint.py.
+    Those of a router do not count, and grouped products of experts are none of them.
+    Source: pytorch/torchtitan:torchtitan/distributed/activation_checkpoint.py, and torchtitan/config/job_config.py
+    (per_op_sac_force_recompute_mm_shapes_by_fqns).
     """
 
     __slots__ = ("kept", "products", "replaying")
@@ -75,7 +77,7 @@ class Choice:
     def output(self, kind: str, make: Callable[[], Value]) -> Value:
         """Return the output of an operator: made now and kept if it is one of those, or as it was kept."""
         self.products += kind == "product"
-        if kind == "product" and self.products % 2 == 0:
+        if kind == "router" or (kind == "product" and self.products % 2 == 0):
             return make()
         if self.replaying:
             return self.kept.pop()

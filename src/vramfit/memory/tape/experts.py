@@ -21,10 +21,12 @@ def experts(w: Writer, x: Value, hidden: int, facts: Experts, form: BlockForm) -
     """Write a mixture of experts; routed tokens are those of an even router unless the flow says worst.
 
     Source: huggingface/transformers:src/transformers/integrations/moe.py, grouped_mm_experts_forward;
-    NVIDIA/Megatron-LM:megatron/core/transformer/moe/token_dispatcher.py, MoEAlltoAllTokenDispatcher.
+    NVIDIA/Megatron-LM:megatron/core/transformer/moe/token_dispatcher.py, MoEAlltoAllTokenDispatcher;
+    pytorch/torchtitan:torchtitan/models/moe.py, MoE.forward, and distributed/expert_parallel.py, expert_parallel.
     """
     t = w.t
-    weights = _router(w, x, hidden, facts, wide=form.wide_router or w.style.fp32_router)
+    wide = (form.wide_router and not w.style.weighs_wide) or w.style.fp32_router
+    weights = _router(w, x, hidden, facts, wide=wide)
     if form.narrow_weights:
         weights = op.cast(t, weights, x.each)
     routed = _routed(w, x, weights, hidden, facts, form)
@@ -49,7 +51,7 @@ def _router(w: Writer, x: Value, hidden: int, facts: Experts, *, wide: bool) -> 
         weight = op.cast(t, weight, FP32)
     elif w.style.autocast:
         x, weight = op.cast(t, x, w.flow.each), op.cast(t, weight, w.flow.each)
-    scores = op.of_output(t, op.cast(t, op.linear(t, x, weight, facts.num_experts), FP32))
+    scores = op.of_output(t, op.cast(t, op.linear(t, x, weight, facts.num_experts, kind="router"), FP32))
     chosen = rows * facts.num_experts_per_tok
     index = t.new(chosen, INDEX)
     return op.fused(t, (scores,), t.new(chosen, FP32), (index,))
@@ -70,7 +72,10 @@ def _routed(w: Writer, x: Value, weights: Value, hidden: int, facts: Experts, fo
     sent = op.fused(t, (x,), t.new(rows * inputs, x.each), (order,))
     if flow.expert_ranks > 1 and local > 1:
         sent = op.copy(t, sent)  # what arrives lies by sender, and is sorted by expert
-    if w.style.weighs_inputs:
+    if w.style.pads_groups:  # a row of zeros is put below, from which the padding is taken
+        sent = op.copy(t, op.copy(t, sent))
+    before = w.style.weighs_wide and form.weighs_inputs
+    if before:
         sent = op.cast(t, op.multiply(t, op.cast(t, sent, FP32), weights), flow.each)
     first = w.weight(local * inputs * width * (2 if facts.gated else 1), trains=trains)
     last = w.weight(local * inputs * width, trains=trains)
@@ -96,7 +101,12 @@ def _routed(w: Writer, x: Value, weights: Value, hidden: int, facts: Experts, fo
     if w.style.weighs_activations:
         together = op.fused(t, (result,), t.new(tokens * inputs, result.each), (back,))
     else:
-        weighted = result if w.style.weighs_inputs else op.multiply(t, result, weights)
+        if w.style.pads_groups:
+            result = op.copy(t, result)
+        if w.style.weighs_wide and not before:
+            weighted = op.cast(t, op.multiply(t, op.cast(t, result, FP32), weights), flow.each)
+        else:
+            weighted = result if before else op.multiply(t, result, weights)
         weighted = op.fused(t, (weighted,), t.new(weighted.elements, weighted.each), (back,))
         together = op.summed(t, weighted, tokens * inputs)
         del weighted

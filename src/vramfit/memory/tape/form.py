@@ -73,6 +73,8 @@ NARROW_WEIGHTS = frozenset({
     "qwen2_moe", "qwen3_moe", "qwen3_next", "qwen3_5_moe", "qwen3_vl_moe", "olmoe", "flex_olmo", "minimax",
 })  # fmt: skip
 """Families that cast the router's weights to the format of its logits."""
+WEIGHS_INPUTS = frozenset({"llama4", "llama4_text"})
+"""Families whose router's weights are multiplied with what goes into the experts."""
 WITHOUT_ROTARY = frozenset({
     "gpt2", "opt", "bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "albert", "mpnet", "t5",
     "mt5", "bloom", "mpt", "gpt_bigcode", "bart", "mbart", "pegasus", "marian", "whisper", "deberta", "deberta-v2",
@@ -111,6 +113,8 @@ class BlockForm:
     """The router's weights are cast to the format of the tokens."""
     wide_router: bool = False
     """The router multiplies in fp32."""
+    weighs_inputs: bool = False
+    """The router's weights are multiplied in before the experts."""
     whole_query_norms: bool = False
     """Norms on queries and keys go over all heads together."""
     query_norms: bool = False
@@ -139,6 +143,7 @@ def form_of(layer: Layer, family: str) -> BlockForm:
         wide_rotary=family in WIDE_ROTARY,
         narrow_weights=family in NARROW_WEIGHTS,
         wide_router=family in WIDE_ROUTER,
+        weighs_inputs=family in WEIGHS_INPUTS,
         whole_query_norms=family in {"olmo2", "olmo3", "flex_olmo", "minimax_m2"},
         query_norms=bool(names & set(QUERY_NORMS)),
         rotary=family not in WITHOUT_ROTARY and not _is_encoder_with_positions(layer, family),

@@ -14,10 +14,13 @@ Arrived = list[Value | None]
 Saved = tuple[Storage, ...]
 
 
-def linear(t: Tape, x: Value, weight: Value, outputs: int, bias: Value | None = None) -> Value:
-    """Multiply by a matrix; keeps its input where the matrix trains, the matrix where the input wants a gradient."""
+def linear(t: Tape, x: Value, weight: Value, outputs: int, bias: Value | None = None, kind: str = "product") -> Value:
+    """Multiply by a matrix; keeps its input where the matrix trains, the matrix where the input wants a gradient.
+
+    ``kind``: what selective recomputation goes by.
+    """
     t.keep_first(weight.node is not None, x.node is not None)
-    y = t.output("product", x.elements * outputs // (weight.elements // outputs), x.each)
+    y = t.output(kind, x.elements * outputs // (weight.elements // outputs), x.each)
     size, each, matrix, matrix_each = x.elements, x.each, weight.elements, weight.each
     to_x, to_w = x.node is not None, weight.node is not None and not t.fused_weight_gradients
     to_b, bias_each = (False, 0) if bias is None else (bias.node is not None, bias.each)
