@@ -91,7 +91,7 @@ def test_a_stack_of_one_is_whole_on_every_rank() -> None:
 
 
 def test_recipes_of_a_family_name_their_loss() -> None:
-    """torchtitan's deepseek_v3 recipes compile the loss alone from 08b8b244f of 2025-08-20 on."""
+    """Those of deepseek_v3 in torchtitan compile the loss alone from 08b8b244f of 2025-08-20 on."""
     found = [titan(v, MIXTURE, Plan(dp_shard=4)).training.loss for v in ("x 2025-08-19", "x 2025-08-20")]
     assert found == ["fp32", "fused"]
     assert titan("x 2025-08-20", LLAMA, Plan(dp_shard=4)).training.loss == "fp32"

@@ -75,8 +75,8 @@ class BlockStyle:
     weighs_activations: bool = False
     """True: the router's weights are multiplied in with the experts' activation (Megatron); False: with outputs."""
     weighs_wide: bool = False
-    """True: the router's weights, of a router in 16 bit, are multiplied in in fp32: with the experts' inputs of Llama 4,
-    with their outputs of other families (torchtitan)."""
+    """True: the router is in 16 bit, and its weights are multiplied in fp32: with inputs of experts in Llama 4, with
+    their outputs in other families (torchtitan)."""
     pads_groups: bool = False
     """True: tokens are laid out once more before and after the experts, so that each of these has whole tiles of them
     (torchtitan)."""

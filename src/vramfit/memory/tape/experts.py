@@ -68,48 +68,63 @@ def _routed(w: Writer, x: Value, weights: Value, hidden: int, facts: Experts, fo
         x = w.linear(x, hidden, inputs)
     if w.style.autocast:
         x = op.cast(t, x, flow.each)
-    order = t.new(rows, INDEX)
-    sent = op.fused(t, (x,), t.new(rows * inputs, x.each), (order,))
-    if flow.expert_ranks > 1 and local > 1:
-        sent = op.copy(t, sent)  # what arrives lies by sender, and is sorted by expert
-    if w.style.pads_groups:  # a row of zeros is put below, from which the padding is taken
-        sent = op.copy(t, op.copy(t, sent))
-    before = w.style.weighs_wide and form.weighs_inputs
-    if before:
-        sent = op.cast(t, op.multiply(t, op.cast(t, sent, FP32), weights), flow.each)
+    sent = _sent(w, x, weights, rows, sorts=flow.expert_ranks > 1 and local > 1, form=form)
     first = w.weight(local * inputs * width * (2 if facts.gated else 1), trains=trains)
     last = w.weight(local * inputs * width, trains=trains)
     if w.style.autocast:
         first, last = op.cast(t, first, flow.each), op.cast(t, last, flow.each)
     inner = op.linear_of_experts(t, sent, first, rows * width * (2 if facts.gated else 1))
-    if w.style.weighs_activations and facts.gated:
-        inner = op.fused(t, (inner, weights), t.new(rows * width, inner.each), (inner, weights))
-    elif w.style.weighs_activations:  # only gated activations have a kernel that weighs
-        acted = (
-            op.square(t, op.of_output(t, inner)) if form.activation is Activation.SQUARED else op.activation(t, inner)
-        )
-        inner = op.cast(t, op.multiply(t, acted, weights), flow.each)
-        del acted
+    if w.style.weighs_activations:
+        inner = _weighed_activation(w, inner, weights, rows * width, form, gated=facts.gated)
     else:
         inner = gate_of(w, inner, form) if facts.gated else activated(w, inner, form.activation)
     if flow.again("moe_act"):
         t.forget(inner)
     result = op.linear_of_experts(t, inner, last, rows * inputs)
     del inner
-    back = t.new(rows, INDEX)
-    tokens = x.elements // inputs
-    if w.style.weighs_activations:
-        together = op.fused(t, (result,), t.new(tokens * inputs, result.each), (back,))
-    else:
-        if w.style.pads_groups:
-            result = op.copy(t, result)
-        if w.style.weighs_wide and not before:
-            weighted = op.cast(t, op.multiply(t, op.cast(t, result, FP32), weights), flow.each)
-        else:
-            weighted = result if before else op.multiply(t, result, weights)
-        weighted = op.fused(t, (weighted,), t.new(weighted.elements, weighted.each), (back,))
-        together = op.summed(t, weighted, tokens * inputs)
-        del weighted
-    del result
-    result = op.cast(t, together, flow.each)
+    if w.style.pads_groups:
+        result = op.copy(t, result)
+    result = op.cast(t, _together(w, result, weights, rows, x.elements, form), flow.each)
     return w.linear(result, inputs, hidden) if facts.latent_size else result
+
+
+def _sent(w: Writer, x: Value, weights: Value, rows: int, *, sorts: bool, form: BlockForm) -> Value:
+    """Write the way of tokens to experts, and the router's weights where they are multiplied in before these."""
+    t = w.t
+    order = t.new(rows, INDEX)
+    sent = op.fused(t, (x,), t.new(rows * x.elements // w.flow.outer_tokens, x.each), (order,))
+    if sorts:
+        sent = op.copy(t, sent)  # what arrives lies by sender, and is sorted by expert
+    if w.style.pads_groups:  # a row of zeros is put below, from which the padding is taken
+        sent = op.copy(t, op.copy(t, sent))
+    return _weighed_wide(w, sent, weights) if w.style.weighs_wide and form.weighs_inputs else sent
+
+
+def _weighed_wide(w: Writer, x: Value, weights: Value) -> Value:
+    """Multiply by the router's weights in fp32 and cast back."""
+    return op.cast(w.t, op.multiply(w.t, op.cast(w.t, x, FP32), weights), w.flow.each)
+
+
+def _weighed_activation(
+    w: Writer, inner: Value, weights: Value, elements: int, form: BlockForm, *, gated: bool
+) -> Value:
+    """Write the activation with the router's weights; only gated ones have a kernel that weighs."""
+    t = w.t
+    if gated:
+        return op.fused(t, (inner, weights), t.new(elements, inner.each), (inner, weights))
+    acted = op.square(t, op.of_output(t, inner)) if form.activation is Activation.SQUARED else op.activation(t, inner)
+    return op.cast(t, op.multiply(t, acted, weights), w.flow.each)
+
+
+def _together(w: Writer, result: Value, weights: Value, rows: int, elements: int, form: BlockForm) -> Value:
+    """Write the way back: outputs of experts, weighed unless they were before, are summed for every token."""
+    t = w.t
+    back = t.new(rows, INDEX)
+    if w.style.weighs_activations:
+        return op.fused(t, (result,), t.new(elements, result.each), (back,))
+    if not w.style.weighs_wide:
+        weighted = op.multiply(t, result, weights)
+    else:
+        weighted = result if form.weighs_inputs else _weighed_wide(w, result, weights)
+    weighted = op.fused(t, (weighted,), t.new(weighted.elements, weighted.each), (back,))
+    return op.summed(t, weighted, elements)
