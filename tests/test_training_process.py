@@ -51,11 +51,11 @@ def test_one_communicator_for_each_group() -> None:
 LLAMA = {**CONFIG, "num_hidden_layers": 4, "vocab_size": 640}
 
 
-def titan(version: str, config: dict[str, object], plan: Plan, **named_fields: str) -> TrainingEstimate:
+def titan(version: str, config: dict[str, object], plan: Plan, recompute: str | None = None) -> TrainingEstimate:
     """A step of torchtitan at that commit."""
     training = Training(
-        framework="torchtitan", framework_version=version, micro_batch=2, sequence_tokens=256, **named_fields
-    )  # type: ignore[arg-type]
+        framework="torchtitan", framework_version=version, micro_batch=2, sequence_tokens=256, recompute=recompute
+    )
     return estimate_training(read_config(config, "small"), training, plan=plan)
 
 
