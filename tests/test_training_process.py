@@ -95,3 +95,19 @@ def test_recipes_of_a_family_name_their_loss() -> None:
     found = [titan(v, MIXTURE, Plan(dp_shard=4)).training.loss for v in ("x 2025-08-19", "x 2025-08-20")]
     assert found == ["fp32", "fused"]
     assert titan("x 2025-08-20", LLAMA, Plan(dp_shard=4)).training.loss == "fp32"
+
+
+def test_no_more_is_reserved_than_a_card_has() -> None:
+    """A step that fits takes cached blocks back before it fails; one that does not fit still says what it needs."""
+    config = {**LLAMA, "hidden_size": 2048, "intermediate_size": 8192, "vocab_size": 32000}
+    device = find_device("V100-SXM-16GB")
+    for batch, fits in ((6, True), (16, False)):
+        training = Training(framework="torchtitan", micro_batch=batch, sequence_tokens=2048, recompute="none")
+        model = read_config(config, "small")
+        here, anywhere = (
+            {one.quantity: one.value for one in answer.breakdowns[0].readings}
+            for answer in (estimate_training(model, training, device=device), estimate_training(model, training))
+        )
+        assert fits == (here[Quantity.ALLOCATED_PEAK] < here[Quantity.RESERVED_PEAK] < device.capacity_bytes)
+        assert anywhere[Quantity.RESERVED_PEAK] > device.capacity_bytes
+        assert fits or here[Quantity.RESERVED_PEAK] > 1.1 * here[Quantity.ALLOCATED_PEAK]

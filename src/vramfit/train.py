@@ -217,7 +217,7 @@ def on_device(items: tuple[Item, ...], setting: Setting, device: Device | None) 
     items = (*items, *process_items(setting, device))
     items = while_generating((*items, _fragmentation(items, setting)), setting.training.objective)
     counted = Breakdown(rank=setting.shard.label, num_ranks=setting.shard.num_ranks, items=items)
-    return replace(counted, readings=tuple(readings(counted, setting)))
+    return replace(counted, readings=tuple(readings(counted, setting, device)))
 
 
 def standing_items(setting: Setting) -> Iterator[Item]:
