@@ -37,7 +37,9 @@ def readings(found: Breakdown, setting: Setting, device: Device | None = None) -
 def _given_back(peak: Total, found: Breakdown, device: Device) -> Total:
     """Return what is reserved at most on a device: before it fails, the allocator gives back blocks that nobody uses.
 
-        device memory - what the process takes outside the allocator, but no less than is allocated; high: all of it; what does not fit stays as it is
+        device memory - what the process takes outside the allocator, but no less than is allocated; high: all of it
+
+    What does not fit stays as it is.
 
     Source: pytorch/pytorch:c10/cuda/CUDACachingAllocator.cpp, release_cached_blocks before the last alloc_block.
     """
