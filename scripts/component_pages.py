@@ -40,13 +40,14 @@ def index_page(sources: list[Path]) -> str:
 
 def component_page(path: Path) -> str:
     """Make one page: the module's docstring, its constants, its functions in the order of the file."""
-    module = ast.parse(path.read_text("utf-8"))
+    source = path.read_text("utf-8")
+    module = ast.parse(source)
     parts = [
         f"<!-- Written by scripts/docs from src/vramfit/memory/{path.name}: edit there. -->",
         f"# {title(path)}",
         as_markdown(ast.get_docstring(module) or ""),
         *imports_for_examples(path, module),
-        *constants(module),
+        *constants(module, source),
     ]
     for node in module.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
@@ -74,13 +75,13 @@ def signature(node: ast.FunctionDef | ast.ClassDef) -> str:
     return "```python\n" + "\n".join([f"class {node.name}:", *(f"    {field}" for field in fields)]) + "\n```"
 
 
-def constants(module: ast.Module) -> Iterator[str]:
-    """Yield each documented public constant with its value and its docstring."""
+def constants(module: ast.Module, source: str) -> Iterator[str]:
+    """Yield each documented public constant as it is written, and its docstring."""
     for node, after in zip(module.body, module.body[1:], strict=False):
         name = ast.unparse(node.targets[0]) if isinstance(node, ast.Assign) else ""
         documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
         if name.isupper() and not name.startswith("_") and documented:
-            yield f"```python\n{ast.unparse(node)}\n```"
+            yield f"```python\n{ast.get_source_segment(source, node)}\n```"
             yield as_markdown(inspect.cleandoc(str(after.value.value)))  # type: ignore[attr-defined]
 
 

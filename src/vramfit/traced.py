@@ -15,7 +15,8 @@ from vramfit.workload import TraceRequest
 Band = tuple[float, float, float]
 """Value, low and high. [B]"""
 CONTEXT_RATIO = 0.2
-"""How far the context of a card may be from our fit over its multiprocessors: the known contexts lie within a fifth."""
+"""How far the context of a card may be from our fit over its multiprocessors. Assumed: the band of ``memory/runtime``;
+the three contexts known to us lie within 4 % of the fit, two of them made it."""
 
 
 def traced_readings(request: TraceRequest) -> dict[Quantity, Band]:
