@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from vramfit.catalogue.device import all_devices, find_device
 from vramfit.device import Device
@@ -22,9 +23,11 @@ from vramfit.search import (
 )
 from vramfit.source import read_model
 from vramfit.spec import ModelSpec
-from vramfit.training import TrainingRequest
 from vramfit.understand import understand
 from vramfit.units import check_size
+
+if TYPE_CHECKING:
+    from vramfit.training import TrainingRequest  # only training pays for its nouns
 
 
 def answer(request: Request, *, hub: bool = False) -> Answer:

@@ -19,7 +19,6 @@ from vramfit.report.answer import brief, sections
 from vramfit.report.rows import Row, Section, Tone
 from vramfit.request import ATTENTIONS, Inference, Plan, Request
 from vramfit.result import Answer, Verdict
-from vramfit.training import TrainingRequest
 
 if TYPE_CHECKING:
     from vramfit.cli.command import Command
@@ -204,12 +203,12 @@ def estimate(source: str | None, **given: Any) -> int:  # noqa: ANN401 - click's
     else:
         text = _read(Path(source), REQUEST_LIMIT_BYTES + 1)
     request = request_from_json(text, source)
-    if isinstance(request, TrainingRequest):
-        from vramfit.cli.train import finish  # noqa: PLC0415 - serving does not pay for it
-        from vramfit.training_answer import answer_training  # noqa: PLC0415
+    if isinstance(request, Request):
+        return _finish(answer(request), given)
+    from vramfit.cli.train import finish  # noqa: PLC0415 - serving does not pay for it
+    from vramfit.training_answer import answer_training  # noqa: PLC0415
 
-        return finish(answer_training(request), given)
-    return _finish(answer(request), given)
+    return finish(answer_training(request), given)
 
 
 def _read(path: Path, limit: int) -> bytes:
