@@ -52,8 +52,8 @@ from vramfit.units import ceil_div, format_bytes
 PER_STEP = (Phase.ROLLOUT, Phase.FORWARD, Phase.LOSS, Phase.BACKWARD, Phase.OPTIMIZER, Phase.EVALUATION, Phase.SAVE)
 TAPE = "memory/tape: what autograd saves for each operator of each layer kind"
 LOW_PERCENT, HIGH_PERCENT = 85, 140
-"""Band of what a step keeps and works with around the expected figure. Measured: what 45 of the 60 runs that print
-allocated or active bytes have beyond states and buffers; the others are looked at one by one (docs/accuracy.md)."""
+"""Band of what a step keeps and works with around the expected figure. Fitted: it holds 45 of the 60 runs that print
+allocated or active bytes, and was chosen on them (docs/decisions.md); the others are looked at one by one."""
 NOT_COUNTED = (
     "other processes and displays on the same device",
     "data loaders, and host memory other than offloaded states",
