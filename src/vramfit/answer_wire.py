@@ -193,9 +193,6 @@ def answer_schema() -> dict[str, Any]:
 
 def _answer_wire(answer: Answer) -> AnswerWire:
     estimate = answer.estimate
-    worst = estimate.worst
-    peak = worst.peak()
-    allocated, reserved, process = (worst.peak(counter).expected_bytes for counter in Counter)
     return AnswerWire(
         model=converted(estimate.model, ModelWire, layers=dict(estimate.model.layers)),
         weights_bytes=estimate.weights_bytes,
@@ -204,14 +201,7 @@ def _answer_wire(answer: Answer) -> AnswerWire:
         choices=[choice_wire(choice) for choice in estimate.choices],
         assumptions=list(estimate.assumptions),
         breakdowns=[breakdown_wire(b) for b in estimate.breakdowns],
-        peak_bytes=peak.expected_bytes,
-        peak_phase=worst.peak_phase,
-        low_bytes=peak.low_bytes,
-        expected_bytes=peak.expected_bytes,
-        high_bytes=peak.high_bytes,
-        allocated_bytes=allocated,
-        reserved_bytes=reserved,
-        process_bytes=process,
+        **sums_of(estimate.worst),
         kv_cache_bytes=_least(estimate, Quantity.KV_CACHE, int),
         kv_cache_tokens=_least(estimate, Quantity.KV_CACHE_TOKENS, int),
         requests_at_context=_least(estimate, Quantity.REQUESTS_AT_CONTEXT, float),
@@ -222,6 +212,19 @@ def _answer_wire(answer: Answer) -> AnswerWire:
         device_options=[option_wire(o) for o in answer.device_options],
         changes=[converted(c, ChangeWire) for c in answer.changes],
     )
+
+
+def sums_of(worst: Breakdown) -> dict[str, Any]:
+    """Return the fields that every answer has of the heaviest rank: its peak, when it is, and the three readings."""
+    peak = worst.peak()
+    return {
+        "peak_bytes": peak.expected_bytes,
+        "peak_phase": worst.peak_phase,
+        "low_bytes": peak.low_bytes,
+        "expected_bytes": peak.expected_bytes,
+        "high_bytes": peak.high_bytes,
+        **{f"{counter.value}_bytes": worst.peak(counter).expected_bytes for counter in Counter},
+    }
 
 
 def choice_wire(choice: Choice) -> ChoiceWire:

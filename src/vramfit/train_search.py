@@ -6,7 +6,6 @@ as fitting when even the high figure does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from math import lcm
 
@@ -119,12 +118,3 @@ def attempt(question: TrainingQuestion, workload: Training, plan: Plan | None = 
         return question.fit(workload, plan)
     except VramfitError:
         return None
-
-
-def first_fitting(question: TrainingQuestion, workloads: Iterable[Training]) -> Training | None:
-    """Return the first of several workloads that fits; None = none does."""
-    for workload in workloads:
-        judged = attempt(question, workload)
-        if judged is not None and judged.verdict is Verdict.FITS:
-            return workload
-    return None

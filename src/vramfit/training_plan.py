@@ -11,7 +11,6 @@ from vramfit.request import Plan
 from vramfit.result import Choice
 from vramfit.shard import Shard
 from vramfit.spec import ModelSpec
-from vramfit.units import ceil_div
 
 FSDP = frozenset({Sharding.FSDP1, Sharding.FSDP2})
 TWO_PIECES = frozenset({"zb-v", "v-half", "v-min", "dualpipe-v"})
@@ -309,8 +308,3 @@ def in_flight(plan: Plan, stage: int) -> int:
         case _:
             held = pp - stage
     return min(held, micro * pieces)
-
-
-def tokens_per_rank(sequence_tokens: int, plan: Plan) -> int:
-    """Tokens of one sequence on one rank of context parallelism."""
-    return ceil_div(sequence_tokens, plan.cp)

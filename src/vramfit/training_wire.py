@@ -20,6 +20,7 @@ from vramfit.answer_wire import (
     converted,
     fit_wire,
     option_wire,
+    sums_of,
 )
 from vramfit.result import Counter, Phase
 from vramfit.timeline import Timeline
@@ -105,7 +106,6 @@ def training_answer_schema() -> dict[str, Any]:
 def _answer_wire(answer: TrainingAnswer) -> TrainingAnswerWire:
     estimate = answer.estimate
     worst = estimate.worst
-    peak = worst.peak()
     bands = {counter.value: worst.peak(counter) for counter in Counter}
     limits = (answer.largest_micro_batch, answer.longest_sequence)
     micro_batch, sequence = (None if limit is None else converted(limit, LimitWire) for limit in limits)
@@ -119,16 +119,9 @@ def _answer_wire(answer: TrainingAnswer) -> TrainingAnswerWire:
         timelines=[_timeline_wire(timeline) for timeline in estimate.timelines],
         host=list(_hosts(answer)),
         host_bytes=estimate.host_bytes,
-        peak_bytes=peak.expected_bytes,
-        peak_phase=worst.peak_phase,
+        **sums_of(worst),
         peak_at=estimate.worst_timeline.peak.label,
         why=estimate.why,
-        low_bytes=peak.low_bytes,
-        expected_bytes=peak.expected_bytes,
-        high_bytes=peak.high_bytes,
-        allocated_bytes=bands["allocated"].expected_bytes,
-        reserved_bytes=bands["reserved"].expected_bytes,
-        process_bytes=bands["process"].expected_bytes,
         readings={name: converted(band, BandWire) for name, band in bands.items()},
         not_counted=list(estimate.not_counted),
         verdict=fit_wire(answer.fit),

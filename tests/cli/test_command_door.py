@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from command_run import run
 from vramfit.answer import answer
-from vramfit.cli import main
 from vramfit.cli.command import fitting, read
 from vramfit.request import Inference, Plan, Request
 from vramfit.result import Change, Verdict
@@ -18,15 +18,6 @@ from vramfit.result import Change, Verdict
 COMMAND = (
     "vllm serve meta-llama/Llama-3.1-8B-Instruct --max-model-len 36000 --port 8000 --frob 1 --limit-mm-per-prompt x"
 )
-
-
-def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    """Run the command in this process: exit code, output, errors."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(args))
-    caught = capsys.readouterr()
-    assert isinstance(stop.value.code, int)
-    return stop.value.code, caught.out, caught.err
 
 
 def test_a_command_is_answered_and_ends_with_one_that_fits(capsys: pytest.CaptureFixture[str]) -> None:

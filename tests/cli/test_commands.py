@@ -9,35 +9,18 @@ import subprocess
 import sys
 import types
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
 
+from command_run import run, run_json
 from vramfit.answer_wire import answer_schema
-from vramfit.cli import main
 
 LLAMA = {
     "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
     "num_key_value_heads": 8,
     "intermediate_size": 14336, "vocab_size": 128256, "torch_dtype": "bfloat16", "max_position_embeddings": 131072,
 }  # fmt: skip
-
-
-def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    """Run the command in this process: exit code, output, errors."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(args))
-    caught = capsys.readouterr()
-    assert isinstance(stop.value.code, int)
-    return stop.value.code, caught.out, caught.err
-
-
-def run_json(capsys: pytest.CaptureFixture[str], *args: str) -> Any:
-    """Run with --json and decode."""
-    code, out, err = run(capsys, *args, "--json")
-    assert (0, "") == (code, err)
-    return json.loads(out)
 
 
 def test_the_main_job_prints_every_section(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,17 +10,13 @@ from pathlib import Path
 
 import pytest
 
+import command_run
 from logs.public_logs import LLAMA_70B_W8A8
-from vramfit.cli import main
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    """Run the command in this process: exit code, output, errors."""
-    with pytest.raises(SystemExit) as stop:
-        main(["compare", *args])
-    caught = capsys.readouterr()
-    assert isinstance(stop.value.code, int)
-    return stop.value.code, caught.out, caught.err
+    """Run `vramfit compare`: exit code, output, errors."""
+    return command_run.run(capsys, "compare", *args)
 
 
 @pytest.fixture

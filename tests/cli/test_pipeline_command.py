@@ -8,17 +8,8 @@ from typing import Any
 
 import pytest
 
+from command_run import run
 from small_pipeline import write_folder
-from vramfit.cli import main
-
-
-def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    """Run the command in this process: exit code, output, errors."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(args))
-    caught = capsys.readouterr()
-    assert isinstance(stop.value.code, int)
-    return stop.value.code, caught.out, caught.err
 
 
 @pytest.fixture

@@ -6,19 +6,10 @@ import json
 
 import pytest
 
-from vramfit.cli import main
+from command_run import run
 
 ASKED = ("plan", "meta-llama/Llama-3.1-8B", "--gpus", "8", "--gpu", "h100-sxm-80gb", "--sequence", "4096")
 TITAN = (*ASKED, "--framework", "torchtitan")
-
-
-def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    """Run the command in this process: exit code, output, errors."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(args))
-    caught = capsys.readouterr()
-    assert isinstance(stop.value.code, int)
-    return stop.value.code, caught.out, caught.err
 
 
 def test_report_has_every_section(capsys: pytest.CaptureFixture[str]) -> None:

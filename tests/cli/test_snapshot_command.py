@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import command_run
 from recordings import busy_recording
-from vramfit.cli import main
 from vramfit.trace.allocator_config import parse_config
 from vramfit.trace.recording import Recording
 from vramfit.trace.replay import Replay
@@ -18,12 +18,8 @@ from vramfit.units import MIB
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    """Run the command in this process: exit code, output, errors."""
-    with pytest.raises(SystemExit) as stop:
-        main(["snapshot", *args])
-    caught = capsys.readouterr()
-    assert isinstance(stop.value.code, int)
-    return stop.value.code, caught.out, caught.err
+    """Run `vramfit snapshot`: exit code, output, errors."""
+    return command_run.run(capsys, "snapshot", *args)
 
 
 def written(path: Path, recording: Recording, text: str = "") -> str:

@@ -5,33 +5,17 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
 
-from vramfit.cli import here, main
+from command_run import run, run_json
+from vramfit.cli import here
 from vramfit.cli.plan_option import NAMES, parse_plan
 from vramfit.errors import InvalidValueError
 from vramfit.training_wire import training_answer_schema
 
 MODEL = "meta-llama/Llama-3.1-8B"
-
-
-def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    """Run the command in this process: exit code, output, errors."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(args))
-    caught = capsys.readouterr()
-    assert isinstance(stop.value.code, int)
-    return stop.value.code, caught.out, caught.err
-
-
-def run_json(capsys: pytest.CaptureFixture[str], *args: str) -> Any:
-    """Run with --json, check against the shipped schema, and decode."""
-    code, out, err = run(capsys, *args, "--json")
-    assert (0, "") == (code, err)
-    return json.loads(out)
 
 
 def test_a_fine_tuning_run_is_answered(capsys: pytest.CaptureFixture[str]) -> None:

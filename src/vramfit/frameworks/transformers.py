@@ -10,16 +10,10 @@ from dataclasses import replace
 
 from vramfit.block_style import BlockStyle
 from vramfit.framework import KERNELS_AT_ONCE, Band, Framework, Sharding
-from vramfit.frameworks.pytorch import FP32, mixed, pure
+from vramfit.frameworks.pytorch import RECIPES as TORCH
 from vramfit.result import Quantity
 
-RECIPES = (
-    FP32,
-    pure("bf16"),
-    pure("fp16"),
-    mixed("bf16-mixed", "bf16"),
-    mixed("fp16-mixed", "fp16"),
-)
+RECIPES = tuple(recipe for recipe in TORCH if recipe.precision != "fp8-mixed")
 """huggingface/transformers:src/transformers/training_args.py (bf16, fp16); huggingface/accelerate:accelerator.py."""
 
 FRAGMENTATION = Band(

@@ -10,9 +10,6 @@ from vramfit.trace.allocator import LARGEST_SMALL_BYTES, SMALL_SEGMENT_BYTES, ro
 from vramfit.trace.allocator_config import AllocatorConfig
 from vramfit.trace.snapshot import Action, BlockState, HistoryEvent, Segment, Snapshot, SnapshotBlock
 
-GROWS = {Action.SEGMENT_FREE, Action.SEGMENT_UNMAP}
-SHRINKS = {Action.SEGMENT_ALLOC, Action.SEGMENT_MAP}
-
 
 @dataclass(slots=True)
 class _Range:

@@ -13,7 +13,6 @@ from vramfit.training_files.training_file import DIVIDED_BY, GLOBAL_BATCH, NODES
 
 OURS = "our own options"
 TOP, WORKLOAD, PLAN = "", "workload", "plan"
-DATA_AXES = ("dp_replicate", "dp_shard")
 WEAK = ("trl", "transformers", "deepspeed")
 """Frameworks that others run on top of, most specific first: a file of another one decides."""
 ADAPTED = frozenset({"lora", "rslora", "dora", "qlora", "gptq-lora", "adapter", "prompt-tuning"})
